@@ -1,0 +1,1 @@
+"""Bridges to other software. Optional dependencies are imported in this package only."""
