@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fab_batch.h - many records in one call: columns in, columns out.
+ *
+ * Python hands over arrays of targets, sizes and correlation ids and one joined body; the headers
+ * are written here. So a message costs no Python object for its header and no crossing of its own.
+ */
+#ifndef FAB_BATCH_H
+#define FAB_BATCH_H
+
+#include "fab_peer.h"
+
+/* What the records of a batch have in common, and where they differ. A NULL column: all as in header. */
+struct fab_batch {
+    struct fab_record header;     /* size: of every body when sizes is NULL */
+    const uint64_t *targets;      /* NULL: header.target */
+    const uint64_t *senders;      /* NULL: header.sender */
+    const uint64_t *correlations; /* NULL: header.correlation, plus 1 a record when `numbered` */
+    const uint32_t *sizes;
+    const uint8_t *encodings;
+    const uint8_t *bytes; /* the bodies behind one another, or one body when `repeated` */
+    uint64_t bytes_count; /* how many there are: sizes are checked against it */
+    uint32_t count;
+    uint32_t numbered;
+    uint32_t repeated;
+};
+
+/* Header of record i of a batch. */
+static inline struct fab_record fab_batch_header(const struct fab_batch *b, uint32_t i) {
+    struct fab_record r = b->header;
+    if (b->targets != NULL)
+        r.target = b->targets[i];
+    if (b->senders != NULL)
+        r.sender = b->senders[i];
+    if (b->correlations != NULL)
+        r.correlation = b->correlations[i];
+    else if (b->numbered)
+        r.correlation += i;
+    if (b->sizes != NULL)
+        r.size = b->sizes[i];
+    if (b->encodings != NULL)
+        r.encoding = b->encodings[i];
+    return r;
+}
+
+/* Are fewer than `most_bytes` in flight? When not, whoever waits for room waits for this lane too. */
+static inline int fab_batch_window(struct fab_producer *p, uint64_t most_bytes) {
+    if (p->next - p->head_seen < most_bytes)
+        return 1;
+    fab_producer_room(p, UINT64_MAX); /* more than there can be: a fresh look at the head */
+    if (p->next - p->head_seen < most_bytes)
+        return 1;
+    atomic_store_explicit(&p->starved_at, p->head_seen + 1,
+                          memory_order_relaxed); /* as in fab_producer_claim */
+    return 0;
+}
+
+/* Write records `*done` and following of a batch, as many as fit and as stay below `most_bytes` in
+ * flight, and publish them together. `*done` and `*offset` (into bytes) move on. Returns how many
+ * were written; -EMSGSIZE or -EINVAL when the next one never can be and none was. */
+static inline int32_t fab_batch_put(struct fab_producer *p, const struct fab_batch *b, uint64_t most_bytes,
+                                    uint32_t *done, uint64_t *offset) {
+    uint32_t first = *done;
+    int rc = 1;
+    while (*done < b->count && fab_batch_window(p, most_bytes)) {
+        struct fab_record r = fab_batch_header(b, *done);
+        uint64_t at = b->repeated ? 0 : *offset;
+        rc = at > b->bytes_count || r.size > b->bytes_count - at ? -EINVAL
+                                                                 : fab_producer_put(p, &r, b->bytes + at);
+        if (rc != 1)
+            break;
+        *offset = at + r.size;
+        (*done)++;
+    }
+    if (*done == first && rc < 0)
+        return rc;
+    return (int32_t)(*done - first);
+}
+
+/* Write and publish records of a batch to a lane: see fab_batch_put. */
+static inline int32_t fab_peer_send_batch(struct fab_peer *s, uint32_t lane, const struct fab_batch *b,
+                                          uint64_t most_bytes, uint32_t *done, uint64_t *offset) {
+    if (lane >= 2 * s->header.processes || s->out[lane].capacity == 0)
+        return -EINVAL;
+    int32_t count = fab_batch_put(&s->out[lane], b, most_bytes, done, offset);
+    if (count > 0)
+        fab_peer_publish(s, lane);
+    return count;
+}
+
+/* Write and publish records of a batch to our own outbox. Worker only. Never waits. */
+static inline int32_t fab_peer_outbox_batch(struct fab_peer *s, const struct fab_batch *b, uint32_t *done,
+                                            uint64_t *offset) {
+    int32_t count = fab_batch_put(&s->outbox_in, b, UINT64_MAX, done, offset);
+    if (count > 0)
+        fab_producer_publish(&s->outbox_in);
+    return count;
+}
+
+/* Bytes that the outbox still takes for certain, padding allowed for. Worker only. */
+static inline uint64_t fab_peer_outbox_room(struct fab_peer *s) {
+    return fab_producer_room(&s->outbox_in, s->outbox_in.capacity) / 2;
+}
+
+/* Which slot hosts this agent, or -1 when it is not alive there. Any process. Wait-free. */
+static inline int32_t fab_peer_slot(const struct fab_peer *s, uint64_t address) {
+    const _Atomic(uint64_t) *table = (const _Atomic(uint64_t) *)(const void *)(s->whole + FAB_PAGE);
+    int32_t slot = fab_agent_slot(table, s->header.max_agents, address);
+    return slot < (int32_t)s->header.processes ? slot : -1;
+}
+
+/* Move the first record of the outbox to the lane its target lives behind. Returns 1 (moved, or it cannot
+ * be: then *lost is counted), 0 when that lane is full or the outbox empty. What lies in an outbox may be
+ * a dead predecessor's: bytes that are no record are dropped, as from a lane, and count as one lost. */
+static inline int fab_peer_outbox_step(struct fab_peer *s, uint64_t *lost) {
+    struct fab_consumer *c = &s->outbox_out;
+    struct fab_record r;
+    uint64_t ready = fab_consumer_ready(c);
+    uint64_t offset = c->read & (c->capacity - 1);
+    uint64_t room = ready < c->capacity - offset ? ready : c->capacity - offset;
+    if (room == 0)
+        return 0;
+    if (!fab_consumer_header(c, room, &r)) {
+        fab_consumer_drop(c);
+        fab_consumer_commit(c, c->read);
+        ++*lost;
+        return 1;
+    }
+    uint64_t span = r.kind == FAB_KIND_PAD ? r.size : fab_record_span(r.size - sizeof r);
+    if (r.kind != FAB_KIND_PAD) {
+        int32_t slot = fab_peer_slot(s, r.target);
+        r.size -= (uint32_t)sizeof r;
+        int rc = slot < 0 ? -ENOENT : fab_peer_send(s, (uint32_t)slot, &r, c->data + offset + sizeof r);
+        if (rc == 0)
+            return 0;
+        *lost += rc < 0;
+    }
+    c->read += span;
+    fab_consumer_commit(c, c->read);
+    return 1;
+}
+
+/* Move what fits from the outbox to the lanes, in order. Returns 1 when the outbox is empty.
+ * Worker only. Never waits. */
+static inline int fab_peer_outbox_flush(struct fab_peer *s, uint64_t *lost) {
+    while (fab_peer_outbox_step(s, lost))
+        continue;
+    return fab_consumer_ready(&s->outbox_out) == 0;
+}
+
+/* Receive from the next lane that has something: returns the lane, or -1 when all are empty. The
+ * columns may be empty for a lane whose bytes were dropped. Leader only. Wait-free. */
+static inline int32_t fab_peer_receive(struct fab_peer *s, uint32_t most, uint64_t most_bytes,
+                                       struct fab_columns *cols) {
+    int32_t lane = fab_peer_next(s);
+    if (lane >= 0)
+        fab_consumer_peek(&s->in[lane], most, most_bytes, cols);
+    return lane;
+}
+
+/* Which slot hosts each of these agents. Returns `count`, or the index of the first that is not
+ * alive. Any process. Wait-free. */
+static inline uint32_t fab_peer_route(const struct fab_peer *s, const uint64_t *addresses, uint32_t count,
+                                      uint16_t *slots) {
+    for (uint32_t i = 0; i < count; i++) {
+        int32_t slot = fab_peer_slot(s, addresses[i]);
+        if (slot < 0)
+            return i;
+        slots[i] = (uint16_t)slot;
+    }
+    return count;
+}
+
+/* Order of messages by slot, stable within a slot: a counting sort. `starts` has processes + 1
+ * entries; messages order[starts[p]] to order[starts[p + 1] - 1] go to process p. Slots come from
+ * fab_peer_route. Returns the number of slots in use. */
+static inline uint32_t fab_partition(const uint16_t *slots, uint32_t count, uint32_t processes,
+                                     uint32_t *order, uint32_t *starts) {
+    uint32_t used = 0;
+    uint32_t at = 0;
+    memset(starts, 0, (processes + 1) * sizeof *starts);
+    for (uint32_t i = 0; i < count; i++)
+        starts[slots[i]]++;
+    for (uint32_t p = 0; p <= processes; p++) {
+        uint32_t here = starts[p];
+        used += here != 0;
+        starts[p] = at;
+        at += here;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        order[starts[slots[i]]++] = i;
+    memmove(starts + 1, starts, processes * sizeof *starts);
+    starts[0] = 0;
+    return used;
+}
+
+/* Write table words for `count` agents. Coordinator only. */
+static inline void fab_table_write(uint8_t *whole, const uint64_t *addresses, const uint16_t *slots,
+                                   uint32_t count, uint32_t state) {
+    _Atomic(uint64_t) *table = (_Atomic(uint64_t) *)(void *)(whole + FAB_PAGE);
+    for (uint32_t i = 0; i < count; i++) /* release: whoever is told the address finds the word */
+        atomic_store_explicit(&table[addresses[i] & UINT32_MAX],
+                              fab_agent_word(addresses[i], state, slots[i]), memory_order_release);
+}
+
+#endif

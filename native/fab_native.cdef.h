@@ -1,0 +1,137 @@
+/* What Python may do with the C core. Shared structs are opaque; the rest is private memory. */
+
+#define FAB_BATCH_MAX ...
+#define FAB_TOKEN_SHIFT ...
+#define FAB_PROCESSES_MAX ...
+#define FAB_COUNTERS ...
+#define FAB_WAITS_MESSAGES ...
+#define FAB_WAITS_ROOM ...
+#define FAB_WAITS_QUIET ...
+#define FAB_AGENT_ALIVE ...
+#define FAB_AGENT_STOPPED ...
+#define FAB_AGENT_LOST ...
+
+struct fab_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t processes;
+    uint64_t lane_bytes;
+    uint64_t peer_lane_bytes;
+    uint64_t control_lane_bytes;
+    uint64_t outbox_bytes;
+    uint64_t arena_bytes;
+    uint64_t max_agents;
+    uint64_t segment_bytes;
+    uint64_t identity;
+};
+
+struct fab_record {
+    uint32_t size;
+    uint16_t kind;
+    uint8_t encoding;
+    uint8_t flags;
+    uint64_t target;
+    uint64_t sender;
+    uint64_t correlation;
+    uint64_t sequence;
+    uint64_t sent_at;
+};
+
+struct fab_batch {
+    struct fab_record header;
+    const uint64_t *targets;
+    const uint64_t *senders;
+    const uint64_t *correlations;
+    const uint32_t *sizes;
+    const uint8_t *encodings;
+    const uint8_t *bytes;
+    uint64_t bytes_count;
+    uint32_t count;
+    uint32_t numbered;
+    uint32_t repeated;
+};
+
+struct fab_columns {
+    uint32_t count;
+    uint32_t kind;
+    uint32_t encoding;
+    uint32_t flags;
+    uint32_t asks;
+    uint32_t size;
+    uint64_t token;
+    uint64_t step;
+    uint64_t start;
+    uint64_t bytes;
+    uint64_t end;
+    uint64_t sent_at;
+    uint64_t targets[...];
+    uint64_t senders[...];
+    uint64_t correlations[...];
+    uint32_t starts[...];
+    uint32_t ends[...];
+    uint8_t encodings[...];
+};
+
+struct fab_lifeline {
+    int fd;
+    int bell;
+    int64_t grace_ns;
+    ...;
+};
+
+struct fab_peer {
+    uint64_t alarms;
+    uint64_t parks;
+    uint64_t spins_won;
+    ...;
+};
+
+/* segment */
+int fab_header_init(struct fab_header *header);
+int fab_header_validate(const struct fab_header *header, uint64_t bytes);
+uint64_t fab_block_offset(const struct fab_header *header, uint32_t process);
+uint64_t fab_block_bytes(const struct fab_header *header, uint32_t process);
+uint64_t fab_data_offset(const struct fab_header *header, uint32_t from, uint32_t lane);
+uint64_t fab_lane_bytes(const struct fab_header *header, uint32_t from, uint32_t lane);
+uint64_t fab_record_span(uint64_t body_bytes);
+
+/* one process's ends */
+int fab_peer_init(struct fab_peer *peer, const struct fab_header *header, uint32_t process,
+                  const uint8_t *whole, uint8_t *block);
+void fab_peer_tune(struct fab_peer *peer, uint32_t cores, int64_t spin_ns);
+void fab_peer_set_bell(struct fab_peer *peer, uint32_t process, int bell);
+void fab_peer_ring(const struct fab_peer *peer, uint32_t process);
+uint64_t fab_peer_body_limit(const struct fab_peer *peer, uint32_t lane);
+uint64_t fab_peer_backlog(struct fab_peer *peer, uint32_t lane, uint64_t *head);
+uint64_t fab_peer_dropped(const struct fab_peer *peer);
+
+/* send */
+int fab_peer_send_one(struct fab_peer *peer, uint32_t lane, uint32_t meta, uint64_t target, uint64_t sender,
+                      uint64_t correlation, const uint8_t *body, uint32_t size);
+int32_t fab_peer_send_batch(struct fab_peer *peer, uint32_t lane, const struct fab_batch *batch,
+                            uint64_t most_bytes, uint32_t *done, uint64_t *offset);
+int32_t fab_peer_outbox_batch(struct fab_peer *peer, const struct fab_batch *batch, uint32_t *done,
+                              uint64_t *offset);
+uint64_t fab_peer_outbox_room(struct fab_peer *peer);
+int fab_peer_outbox_flush(struct fab_peer *peer, uint64_t *lost);
+
+/* receive */
+int32_t fab_peer_receive(struct fab_peer *peer, uint32_t most, uint64_t most_bytes,
+                         struct fab_columns *columns);
+void fab_peer_commit(struct fab_peer *peer, uint32_t lane, uint64_t end);
+int fab_peer_wait(struct fab_peer *peer, uint32_t reasons, int extra, int64_t timeout_ns);
+int fab_peer_arm(struct fab_peer *peer, uint32_t reasons);
+void fab_peer_disarm(struct fab_peer *peer);
+int fab_peer_quiet(const struct fab_peer *peer);
+
+/* agent table */
+uint32_t fab_peer_route(const struct fab_peer *peer, const uint64_t *addresses, uint32_t count,
+                        uint16_t *slots);
+uint32_t fab_partition(const uint16_t *slots, uint32_t count, uint32_t processes, uint32_t *order,
+                       uint32_t *starts);
+void fab_table_write(uint8_t *whole, const uint64_t *addresses, const uint16_t *slots, uint32_t count,
+                     uint32_t state);
+
+/* lifeline */
+int fab_lifeline_start(struct fab_lifeline *lifeline);
+int fab_lifeline_ended(const struct fab_lifeline *lifeline);

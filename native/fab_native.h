@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* fab_native.h - all of the C core, for the extension module. Read fab_ring.h first. */
+#ifndef FAB_NATIVE_H
+#define FAB_NATIVE_H
+
+#include "fab_batch.h"
+#include "fab_lifeline.h"
+
+/* What the binding wants to know about this machine and the CPUs it may use. */
+static inline void fab_peer_tune(struct fab_peer *s, uint32_t cores, int64_t spin_ns) {
+    s->cores = cores;
+    s->spin.limit_ns = cores > 1 ? spin_ns : 0;
+}
+
+/* Tell where a process's bell is. Our own bell is the one that we wait on. -1: nobody there. */
+static inline void fab_peer_set_bell(struct fab_peer *s, uint32_t process, int bell) {
+    s->bells[process] = bell;
+    if (process == s->process)
+        s->bell = bell;
+}
+
+/* Wake a process whatever it waits for: it was given something to look at outside the lanes, or
+ * somebody died (the death bell). */
+static inline void fab_peer_ring(const struct fab_peer *s, uint32_t process) {
+    if (s->bells[process] >= 0)
+        fab_doorbell_ring(s->bells[process]);
+}
+
+/* Bytes in flight in one of our outgoing lanes, and the consumer's counter. */
+static inline uint64_t fab_peer_backlog(struct fab_peer *s, uint32_t lane, uint64_t *head) {
+    *head = atomic_load_explicit(s->out[lane].head, FAB_P2);
+    return s->out[lane].next - *head;
+}
+
+/* Body bytes that a record to this lane may have; 0 where there is no lane. */
+static inline uint64_t fab_peer_body_limit(const struct fab_peer *s, uint32_t lane) {
+    return s->out[lane].capacity == 0 ? 0 : fab_ring_body_limit(s->out[lane].capacity);
+}
+
+/* Bytes dropped as unreadable from all incoming lanes; a broken lane counts one more. */
+static inline uint64_t fab_peer_dropped(const struct fab_peer *s) {
+    uint64_t dropped = 0;
+    for (uint32_t lane = 0; lane < 2 * s->header.processes; lane++)
+        dropped += s->in[lane].dropped_bytes + s->in[lane].broken;
+    return dropped;
+}
+
+#endif

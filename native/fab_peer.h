@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fab_peer.h - one process's ends of all its lanes: send, receive, wait.
+ *
+ *             own block (writable)                          all blocks (read-only)
+ *   out[l]    tail, data                                    head: in the consumer's block
+ *   in[l]     head                                          tail, data: in the producer's block
+ *
+ * This struct is private memory of the process; nothing here is shared. It is not locked: in[] and
+ * the waiting belong to one thread at a time (the leader), each out[l] to whoever holds its lock.
+ */
+#ifndef FAB_PEER_H
+#define FAB_PEER_H
+
+#include "fab_doorbell.h"
+#include "fab_segment.h"
+
+struct fab_peer {
+    struct fab_header header; /* private copy: the one in the segment is never looked at again */
+    const uint8_t *whole;     /* the segment, read-only */
+    uint8_t *block;           /* our own block, writable */
+    struct fab_words *words;  /* ours */
+    uint32_t process;
+    uint32_t cores;     /* CPUs this process may use: spinning beside more awake processes is futile */
+    uint32_t next_lane; /* round robin among incoming lanes */
+    int bell;
+    uint64_t alarms; /* work found after the safety net's timeout: a lost wake-up. Must stay 0 */
+    uint64_t parks;
+    uint64_t spins_won;
+    struct fab_spin spin;
+    struct fab_producer outbox_in; /* worker: both ends of its outbox */
+    struct fab_consumer outbox_out;
+    int bells[FAB_PROCESSES_MAX];
+    uint64_t blocks[FAB_PROCESSES_MAX]; /* fab_block_offset of each: too slow for every send */
+    struct fab_producer out[2 * FAB_PROCESSES_MAX];
+    struct fab_consumer in[2 * FAB_PROCESSES_MAX];
+};
+
+static inline const struct fab_words *fab_peer_words(const struct fab_peer *s, uint32_t process) {
+    return (const struct fab_words *)(const void *)(s->whole + s->blocks[process]);
+}
+
+/* A head or tail in some block: `lines` is the offset of the array, `lane` the index in it. */
+static inline const _Atomic(uint64_t) *fab_peer_counter(const uint8_t *block, uint64_t lines, uint32_t lane) {
+    return &((const struct fab_counter_line *)(const void *)(block + lines))[lane].value;
+}
+
+static inline _Atomic(uint64_t) *fab_peer_own_counter(struct fab_peer *s, uint64_t lines, uint32_t lane) {
+    return &((struct fab_counter_line *)(void *)(s->block + lines))[lane].value;
+}
+
+/* Connect both ends of lane `lane` (data, or control from P on) that this process has with `other`. */
+static inline int fab_peer_connect(struct fab_peer *s, uint32_t other, uint32_t control) {
+    const struct fab_header *h = &s->header;
+    uint32_t there = other + control * h->processes;
+    uint32_t here = s->process + control * h->processes;
+    const uint8_t *block = s->whole + s->blocks[other];
+    uint64_t bytes = fab_lane_bytes(h, s->process, there);
+    if (bytes == 0)
+        return 0;
+    int rc = fab_producer_init(&s->out[there], fab_peer_own_counter(s, fab_tails_offset(h), there),
+                               fab_peer_counter(block, fab_heads_offset(), here),
+                               s->block + fab_data_offset(h, s->process, there), bytes);
+    if (rc != 0)
+        return rc;
+    return fab_consumer_init(&s->in[there], fab_peer_counter(block, fab_tails_offset(h), here),
+                             fab_peer_own_counter(s, fab_heads_offset(), there),
+                             block + fab_data_offset(h, other, here), bytes);
+}
+
+/* Set up process `process` over its two mappings; *s is zeroed memory. Returns 0 or -EINVAL. */
+static inline int fab_peer_init(struct fab_peer *s, const struct fab_header *header, uint32_t process,
+                                const uint8_t *whole, uint8_t *block) {
+    if (process >= header->processes || header->processes > FAB_PROCESSES_MAX)
+        return -EINVAL;
+    s->header = *header;
+    s->process = process;
+    s->whole = whole;
+    s->block = block;
+    s->words = (struct fab_words *)(void *)block;
+    atomic_store_explicit(&s->words->present, 1, memory_order_relaxed); /* relaxed: a hint */
+    s->spin.probe_interval = FAB_SPIN_PROBE_AT_LEAST;
+    s->bell = -1;
+    for (uint32_t other = 0; other < header->processes; other++) {
+        s->bells[other] = -1; /* nobody there yet; 0 would be standard input */
+        s->blocks[other] = fab_block_offset(header, other);
+    }
+    for (uint32_t other = 0; other < header->processes; other++)
+        for (uint32_t control = 0; control < 2; control++)
+            if (fab_peer_connect(s, other, control) != 0)
+                return -EINVAL;
+    if (process == 0)
+        return 0;
+    uint64_t words = fab_outbox_words_offset(header);
+    uint8_t *data = block + fab_outbox_offset(header, process);
+    _Atomic(uint64_t) *tail = fab_peer_own_counter(s, words, 0);
+    _Atomic(uint64_t) *head = fab_peer_own_counter(s, words, 1);
+    int rc = fab_producer_init(&s->outbox_in, tail, head, data, header->outbox_bytes);
+    return rc != 0 ? rc : fab_consumer_init(&s->outbox_out, tail, head, data, header->outbox_bytes);
+}
+
+/* Publish what was written to a lane, and wake its consumer if it sleeps. Returns 1 when it rang. */
+static inline int fab_peer_publish(struct fab_peer *s, uint32_t lane) {
+    uint32_t to = lane < s->header.processes ? lane : lane - s->header.processes;
+    fab_producer_publish(&s->out[lane]);
+    if (to == s->process)
+        return 0;
+    return fab_doorbell_notify(&fab_peer_words(s, to)->sleeping, FAB_WAITS_MESSAGES, s->bells[to]);
+}
+
+/* Write one record and publish it. Returns 1, 0 when the lane is full, -EMSGSIZE, -EINVAL. */
+static inline int fab_peer_send(struct fab_peer *s, uint32_t lane, const struct fab_record *header,
+                                const void *body) {
+    if (lane >= 2 * s->header.processes || s->out[lane].capacity == 0)
+        return -EINVAL;
+    int rc = fab_producer_put(&s->out[lane], header, body);
+    if (rc == 1)
+        fab_peer_publish(s, lane);
+    return rc;
+}
+
+/* Write one record and publish it, its header given as numbers: one crossing from Python and no object
+ * for the header. meta = kind | encoding << 16 | flags << 24. Returns as fab_peer_send. */
+static inline int fab_peer_send_one(struct fab_peer *s, uint32_t lane, uint32_t meta, uint64_t target,
+                                    uint64_t sender, uint64_t correlation, const uint8_t *body,
+                                    uint32_t size) {
+    struct fab_record r = {.size = size,
+                           .kind = (uint16_t)(meta & 0xffff),
+                           .encoding = (uint8_t)(meta >> 16 & 0xff),
+                           .flags = (uint8_t)(meta >> 24),
+                           .target = target,
+                           .sender = sender,
+                           .correlation = correlation,
+                           .sent_at = (uint64_t)fab_now()};
+    return fab_peer_send(s, lane, &r, body);
+}
+
+/* Is there a record to read, in any lane? Leader only. Wait-free. */
+static inline int fab_peer_ready(struct fab_peer *s) {
+    for (uint32_t lane = 0; lane < 2 * s->header.processes; lane++)
+        if (s->in[lane].capacity != 0 && fab_consumer_ready(&s->in[lane]) != 0)
+            return 1;
+    return 0;
+}
+
+/* The next lane with something to read, or -1. Control lanes come first; data lanes take turns, so
+ * that none starves. Leader only. Wait-free. */
+static inline int32_t fab_peer_next(struct fab_peer *s) {
+    uint32_t processes = s->header.processes;
+    for (uint32_t lane = processes; lane < 2 * processes; lane++)
+        if (s->in[lane].capacity != 0 && fab_consumer_ready(&s->in[lane]) != 0)
+            return (int32_t)lane;
+    for (uint32_t turn = 0; turn < processes; turn++) {
+        uint32_t lane = s->next_lane;
+        s->next_lane = lane + 1 < processes ? lane + 1 : 0;
+        if (s->in[lane].capacity != 0 && fab_consumer_ready(&s->in[lane]) != 0)
+            return (int32_t)lane;
+    }
+    return -1;
+}
+
+/* Hand bytes back to the producer of a lane, and wake it if it waits for room. Leader only. */
+static inline void fab_peer_commit(struct fab_peer *s, uint32_t lane, uint64_t end) {
+    uint32_t from = lane < s->header.processes ? lane : lane - s->header.processes;
+    if (fab_consumer_commit(&s->in[lane], end) && from != s->process)
+        fab_doorbell_notify(&fab_peer_words(s, from)->sleeping, FAB_WAITS_ROOM, s->bells[from]);
+}
+
+/* Has room appeared in a lane that was found full? For those who wait for room. */
+static inline int fab_peer_room_came(struct fab_peer *s) {
+    for (uint32_t lane = 0; lane < 2 * s->header.processes; lane++) {
+        struct fab_producer *p = &s->out[lane];
+        uint64_t starved_at = atomic_load_explicit(&p->starved_at, memory_order_relaxed); /* own hint */
+        /* W2b for room; not P2: nothing is written on the strength of this look */
+        if (starved_at != 0 && atomic_load_explicit(p->head, FAB_W2B) != starved_at - 1)
+            return 1;
+    }
+    return 0;
+}
+
+/* The sum of all heads, or tails, of all lanes and outboxes. As no head passes its tail, equal sums
+ * mean equal words. */
+static inline uint64_t fab_peer_sum(const struct fab_peer *s, uint64_t lines, uint32_t count,
+                                    uint32_t outbox_line) {
+    uint64_t sum = 0;
+    for (uint32_t process = 0; process < s->header.processes; process++) {
+        const uint8_t *block = s->whole + s->blocks[process];
+        for (uint32_t lane = 0; lane < count; lane++) /* seq_cst: W2b for those who wait for quiet */
+            sum += atomic_load_explicit(fab_peer_counter(block, lines, lane), FAB_W2B);
+        sum += atomic_load_explicit(fab_peer_counter(block, fab_outbox_words_offset(&s->header), outbox_line),
+                                    FAB_W2B);
+    }
+    return sum;
+}
+
+/* Is nothing in flight anywhere? All heads are read before all tails. Counters only grow and a head
+ * never passes its tail, so head now = tail later means that the lane was empty all the time in
+ * between: at one moment all were. An empty lane means handled, with its consequences published,
+ * since a head moves only past messages whose effects are out. Any process. */
+static inline int fab_peer_quiet(const struct fab_peer *s) {
+    uint32_t processes = s->header.processes;
+    uint64_t heads = fab_peer_sum(s, fab_heads_offset(), 2 * processes, 1);
+    uint64_t tails = fab_peer_sum(s, fab_tails_offset(&s->header), 2 * processes, 0);
+    return heads == tails;
+}
+
+/* W2b: the second look, behind the store of `sleeping`. Seq_cst, unlike fab_consumer_ready. */
+static inline int fab_peer_look_again(struct fab_peer *s, uint32_t reasons) {
+    for (uint32_t lane = 0; lane < 2 * s->header.processes && (reasons & FAB_WAITS_MESSAGES) != 0; lane++) {
+        struct fab_consumer *c = &s->in[lane];
+        if (c->capacity == 0 || c->broken)
+            continue;
+        if (c->tail_seen != c->read || atomic_load_explicit(c->tail, FAB_W2B) != c->tail_seen)
+            return 1;
+    }
+    if ((reasons & FAB_WAITS_ROOM) != 0 && fab_peer_room_came(s))
+        return 1;
+    return (reasons & FAB_WAITS_QUIET) != 0 && fab_peer_quiet(s);
+}
+
+/* Is there something to do, for one who waits for these reasons? Cheap; for spinning. */
+static inline int fab_peer_has_reason(struct fab_peer *s, uint32_t reasons) {
+    return ((reasons & FAB_WAITS_MESSAGES) != 0 && fab_peer_ready(s)) ||
+           ((reasons & FAB_WAITS_ROOM) != 0 && fab_peer_room_came(s));
+}
+
+/* How many processes of the fabric are awake; a hint for the spin. */
+static inline uint32_t fab_peer_awake(const struct fab_peer *s) {
+    uint32_t awake = 1;
+    for (uint32_t other = 0; other < s->header.processes; other++) {
+        const struct fab_words *words = fab_peer_words(s, other);
+        if (other != s->process) /* relaxed: a hint, nothing depends on it */
+            awake += atomic_load_explicit(&words->present, memory_order_relaxed) != 0 &&
+                     atomic_load_explicit(&words->sleeping, memory_order_relaxed) == 0;
+    }
+    return awake;
+}
+
+/* Look for work without sleeping, for at most `budget` ns. */
+static inline int fab_peer_spin(struct fab_peer *s, uint32_t reasons, int64_t budget, int64_t start) {
+    for (uint32_t round = 0;; round++) {
+        if (fab_peer_has_reason(s, reasons))
+            return 1;
+        for (int pause = 0; pause < 4; pause++)
+            fab_cpu_relax();
+        if ((round & 7) == 7 && fab_now() - start >= budget)
+            return 0;
+    }
+}
+
+/* Say that we sleep, and look again. Returns 1 when there is something to do: then do not block.
+ * Either way call fab_peer_disarm afterwards. For event loops that block in their own way. */
+static inline int fab_peer_arm(struct fab_peer *s, uint32_t reasons) {
+    /* W2a: pairs with W1b. From here on whoever publishes sees that we sleep. */
+    atomic_store_explicit(&s->words->sleeping, reasons, FAB_W2A);
+    if (fab_peer_look_again(s, reasons))
+        return 1;
+    s->parks++;
+    if (s->process != 0) /* nothing to do here: that may be what the coordinator waits for */
+        fab_doorbell_notify(&fab_peer_words(s, 0)->sleeping, FAB_WAITS_QUIET, s->bells[0]);
+    return 0;
+}
+
+/* Say that we are awake, and empty the bell. */
+static inline void fab_peer_disarm(struct fab_peer *s) {
+    /* relaxed: a late bell is harmless, the next wait clears it */
+    atomic_store_explicit(&s->words->sleeping, 0, memory_order_relaxed);
+    fab_doorbell_clear(s->bell);
+}
+
+/* Arm, and block until the bell rings, `extra` (a descriptor, or -1) becomes readable, or `timeout_ns`
+ * passes. Returns 1 when there is a reason to look, 2 when it is `extra`, 0 for none, -errno. */
+static inline int fab_peer_park(struct fab_peer *s, uint32_t reasons, int extra, int64_t timeout_ns) {
+    struct pollfd fds[2] = {{.fd = s->bell, .events = POLLIN}, {.fd = extra, .events = POLLIN}};
+    int64_t net = timeout_ns < 0 ? 0 : timeout_ns < FAB_SAFETY_NS ? timeout_ns : FAB_SAFETY_NS;
+    int rc = 1;
+    if (!fab_peer_arm(s, reasons)) {
+        struct timespec limit = {.tv_sec = net / 1000000000, .tv_nsec = net % 1000000000};
+        rc = ppoll(fds, extra >= 0 ? 2 : 1, &limit, NULL);
+        rc = rc < 0 ? -errno : rc;
+        /* Work, and no bell: its publisher may have been stopped between the two, so wait for that. Not
+         * quiet: it comes with a head, and the bell for it only when the process of that head parks. */
+        if (rc == 0 && fab_peer_look_again(s, reasons & ~FAB_WAITS_QUIET)) {
+            s->alarms += ppoll(fds, 1, &(struct timespec){.tv_nsec = FAB_LATE_BELL_NS}, NULL) == 0;
+            rc = 1;
+        }
+    }
+    fab_peer_disarm(s);
+    if (rc > 0 && extra >= 0 && (fds[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
+        return 2;
+    return rc > 0 ? 1 : rc;
+}
+
+/* Wait until there may be something to do: spin a little, then sleep. Returns as fab_peer_park, and
+ * 0 after at most one second even when timeout_ns is longer: the caller looks round and comes again.
+ * Leader only. */
+static inline int fab_peer_wait(struct fab_peer *s, uint32_t reasons, int extra, int64_t timeout_ns) {
+    if (fab_peer_has_reason(s, reasons))
+        return 1;
+    int64_t start = fab_now();
+    int64_t budget = fab_peer_awake(s) > s->cores ? 0 : fab_spin_budget(&s->spin);
+    budget = budget < timeout_ns ? budget : timeout_ns;
+    if (budget > 0 && fab_peer_spin(s, reasons, budget, start)) {
+        s->spins_won++;
+        fab_spin_learn(&s->spin, budget, fab_now() - start, 0);
+        return 1;
+    }
+    int rc = fab_peer_park(s, reasons, extra, timeout_ns);
+    fab_spin_learn(&s->spin, budget, fab_now() - start, 1);
+    return rc;
+}
+
+#endif

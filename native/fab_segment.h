@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fab_segment.h - where everything lies in the one segment of a fabric.
+ *
+ *   | header | agent table |  block 0  |  block 1  |  ...  |  block N  |
+ *   |<------ coordinator writes ------>|<-worker 1->|       |<-worker N->|
+ *
+ * The segment is ordered by writer: all that one process writes is one stretch, mapped writable by
+ * that process alone. Process 0 is the coordinator, processes 1 to N are the worker slots. P = N + 1.
+ *
+ *   block of process p, in lines of 128 bytes
+ *     line 0            sleeping, present
+ *     line 1            cursor: which message is in hand (worker), spare
+ *     lines 2 to 9      counters, 64-bit, one writer
+ *     then 2 P lines    head of the lane from each process: data lanes, then control lanes
+ *     then 2 P lines    tail of the lane to each process: data lanes, then control lanes
+ *     then 2 lines      tail and head of the outbox
+ *     page-aligned      data of the lanes, of the outbox, the arena
+ *
+ * Lane l of a process leads to process l (data, l < P) or to process l - P (control). Lanes between
+ * coordinator and workers are large, lanes between workers small; a control lane exists only where
+ * one end is the coordinator. All of it is sparse: a page costs memory when it is first touched.
+ */
+#ifndef FAB_SEGMENT_H
+#define FAB_SEGMENT_H
+
+#include "fab_ring.h"
+
+#define FAB_MAGIC UINT64_C(0x0063697262616673) /* "sfabric" */
+#define FAB_VERSION 1u
+#define FAB_PAGE UINT64_C(4096)
+#define FAB_COUNTERS 128u
+#define FAB_PROCESSES_MAX 257u
+
+/* What the coordinator chose; the first thing in the segment, and what decides every offset. */
+struct fab_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t processes; /* P: coordinator and worker slots */
+    uint64_t lane_bytes;
+    uint64_t peer_lane_bytes;
+    uint64_t control_lane_bytes;
+    uint64_t outbox_bytes;
+    uint64_t arena_bytes;
+    uint64_t max_agents;
+    uint64_t segment_bytes;
+    uint64_t identity; /* random: tells refs of this fabric from those of another */
+};
+static_assert(offsetof(struct fab_header, processes) == 12, "shared layout: processes");
+static_assert(offsetof(struct fab_header, segment_bytes) == 64, "shared layout: segment_bytes");
+static_assert(sizeof(struct fab_header) == 80, "shared layout: header size");
+
+/* The words of a process that others read. */
+struct fab_words {
+    alignas(FAB_LINE) _Atomic(uint32_t) sleeping;
+    _Atomic(uint32_t) present; /* 1 once a process has taken this slot; a hint for who spins */
+    alignas(FAB_LINE) _Atomic(uint64_t) cursor;
+    alignas(FAB_LINE) _Atomic(uint64_t) counters[FAB_COUNTERS];
+};
+static_assert(offsetof(struct fab_words, cursor) == FAB_LINE, "shared layout: cursor");
+static_assert(offsetof(struct fab_words, counters) == 2 * FAB_LINE, "shared layout: counters");
+static_assert(sizeof(struct fab_words) == 10 * FAB_LINE, "shared layout: words");
+
+struct fab_counter_line {
+    alignas(FAB_LINE) _Atomic(uint64_t) value;
+};
+static_assert(sizeof(struct fab_counter_line) == FAB_LINE, "one head or tail a line: one writer each");
+
+static inline uint64_t fab_page_align(uint64_t bytes) {
+    return (bytes + FAB_PAGE - 1) & ~(FAB_PAGE - 1);
+}
+
+/* Capacity of lane `lane` of process `from`; 0 where there is none. */
+static inline uint64_t fab_lane_bytes(const struct fab_header *h, uint32_t from, uint32_t lane) {
+    uint32_t to = lane < h->processes ? lane : lane - h->processes;
+    if ((from == 0) == (to == 0)) {
+        if (from == 0 || lane >= h->processes)
+            return 0; /* the coordinator sends itself nothing; workers have no control lanes */
+        return h->peer_lane_bytes;
+    }
+    return lane < h->processes ? h->lane_bytes : h->control_lane_bytes;
+}
+
+static inline uint64_t fab_heads_offset(void) {
+    return sizeof(struct fab_words);
+}
+
+static inline uint64_t fab_tails_offset(const struct fab_header *h) {
+    return fab_heads_offset() + 2 * (uint64_t)h->processes * FAB_LINE;
+}
+
+static inline uint64_t fab_outbox_words_offset(const struct fab_header *h) {
+    return fab_tails_offset(h) + 2 * (uint64_t)h->processes * FAB_LINE;
+}
+
+/* Offset in its block of the data of lane `lane`; with lane = 2 P that of the outbox. */
+static inline uint64_t fab_data_offset(const struct fab_header *h, uint32_t from, uint32_t lane) {
+    uint64_t at = fab_page_align(fab_outbox_words_offset(h) + 2 * FAB_LINE);
+    for (uint32_t l = 0; l < lane; l++)
+        at += fab_lane_bytes(h, from, l);
+    return at;
+}
+
+static inline uint64_t fab_outbox_offset(const struct fab_header *h, uint32_t process) {
+    return fab_data_offset(h, process, 2 * h->processes);
+}
+
+static inline uint64_t fab_arena_offset(const struct fab_header *h, uint32_t process) {
+    return fab_outbox_offset(h, process) + (process == 0 ? 0 : h->outbox_bytes);
+}
+
+static inline uint64_t fab_block_bytes(const struct fab_header *h, uint32_t process) {
+    return fab_page_align(fab_arena_offset(h, process) + h->arena_bytes);
+}
+
+static inline uint64_t fab_table_offset(void) {
+    return FAB_PAGE;
+}
+
+/* Where the block of a process begins in the segment; with process = P the end of the segment. */
+static inline uint64_t fab_block_offset(const struct fab_header *h, uint32_t process) {
+    uint64_t at = fab_page_align(fab_table_offset() + h->max_agents * sizeof(uint64_t));
+    if (process > 0)
+        at += fab_block_bytes(h, 0) + (process - 1) * fab_block_bytes(h, 1);
+    return at;
+}
+
+static inline int fab_is_lane_size(uint64_t bytes, uint64_t least) {
+    return bytes >= least && (bytes & (bytes - 1)) == 0 && bytes <= (UINT64_C(1) << 31);
+}
+
+/* Are these sizes a layout that can be? 0 or -EINVAL. Bounds keep every sum far from 2^64. */
+static inline int fab_header_check(const struct fab_header *h) {
+    if (h->processes < 2 || h->processes > FAB_PROCESSES_MAX || h->max_agents < 1 ||
+        h->max_agents > (UINT64_C(1) << 32))
+        return -EINVAL;
+    if (!fab_is_lane_size(h->lane_bytes, FAB_PAGE) || !fab_is_lane_size(h->peer_lane_bytes, FAB_PAGE) ||
+        !fab_is_lane_size(h->control_lane_bytes, FAB_PAGE) || !fab_is_lane_size(h->outbox_bytes, FAB_PAGE))
+        return -EINVAL;
+    if (h->arena_bytes % FAB_PAGE != 0 || h->arena_bytes > (UINT64_C(1) << 44))
+        return -EINVAL;
+    return 0;
+}
+
+/* Fill in what follows from the sizes. Returns 0 or -EINVAL. Coordinator, on its own memory. */
+static inline int fab_header_init(struct fab_header *h) {
+    h->magic = FAB_MAGIC;
+    h->version = FAB_VERSION;
+    if (fab_header_check(h) != 0)
+        return -EINVAL;
+    h->segment_bytes = fab_block_offset(h, h->processes);
+    return 0;
+}
+
+/* Is this the header of a segment of `bytes` bytes, and of our version? Work on a private copy.
+ * Returns 0, -ENOEXEC (not our segment), -EPROTO (another version), -EINVAL (sizes that cannot be). */
+static inline int fab_header_validate(const struct fab_header *h, uint64_t bytes) {
+    if (h->magic != FAB_MAGIC)
+        return -ENOEXEC;
+    if (h->version != FAB_VERSION)
+        return -EPROTO;
+    if (fab_header_check(h) != 0 || h->segment_bytes != fab_block_offset(h, h->processes) ||
+        h->segment_bytes != bytes)
+        return -EINVAL;
+    return 0;
+}
+
+/*
+ * The agent table: one word an agent, written by the coordinator, read by anyone without a lock.
+ *
+ *   | generation u32 | state u16 | slot u16 |      address of an agent: | generation u32 | index u32 |
+ *
+ * Index 0 is the coordinator itself, generation 0; agents have generations from 1. A word is written whole, so a reader sees an old or a new one.
+ */
+#define FAB_AGENT_ALIVE 0u /* so that word = generation | slot: one comparison tells all */
+#define FAB_AGENT_STOPPED 1u
+#define FAB_AGENT_LOST 2u /* its worker was given up */
+
+static inline uint64_t fab_agent_word(uint64_t address, uint32_t state, uint32_t slot) {
+    return (address & UINT64_C(0xffffffff00000000)) | (uint64_t)(state & 0xffff) << 16 | (slot & 0xffff);
+}
+
+/* Slot that hosts this agent, or -1 when it is not alive there any more. Any process. Wait-free. */
+static inline int32_t fab_agent_slot(const _Atomic(uint64_t) *table, uint64_t max_agents, uint64_t address) {
+    uint64_t index = address & UINT32_MAX;
+    if (index >= max_agents)
+        return -1;
+    /* relaxed: the word says all there is to know; what it leads to is a lane, ordered by P1/C1 */
+    uint64_t word = atomic_load_explicit(&table[index], memory_order_relaxed);
+    if ((word >> 32) != (address >> 32) || ((word >> 16) & 0xffff) != FAB_AGENT_ALIVE)
+        return -1;
+    return (int32_t)(word & 0xffff);
+}
+
+#endif
