@@ -1,0 +1,316 @@
+"""Turn bodies into bytes and back: raw bytes as they are, arrays as header and data, the rest by pickle or JSON.
+
+One codec a process; it holds what the fabric allows, and no state. What names `__main__` (or cannot be
+pickled by reference) goes by cloudpickle, by value, since workers do not import the user's `__main__`.
+Nothing is unpickled where pickles are not allowed, and RAW, JSON and NDARRAY never are.
+"""
+
+import pickle
+import struct
+import sys
+import traceback as tracebacks
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from fabric.errors import (
+    AgentError,
+    AgentNotFoundError,
+    BackpressureError,
+    EncodingError,
+    FabricError,
+    MessageTooLargeError,
+)
+from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, PICKLE, RAW, ErrorInfo, show
+
+_STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class or function
+_ARRAY_HEAD = struct.Struct("<BBHI")  # dimensions, Fortran order, 0, bytes of the dtype's description
+_ARRAY_ALIGN = 16
+_TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
+
+
+class Encoded(NamedTuple):
+    """Bodies of a batch. `sizes` is one number when all are of one size; `encodings` None when all agree."""
+
+    encoding: int
+    encodings: bytes | None
+    sizes: "array[int] | int"
+    blob: bytes
+
+
+class Codec:
+    """Encode and decode bodies by the rules of one fabric.
+
+    `encoding` is what is used for bodies that are neither bytes nor arrays: "pickle" or "json".
+    """
+
+    def __init__(self, encoding: str = "pickle", allow_pickle: bool = True) -> None:
+        self.allow_pickle = allow_pickle
+        self._json = encoding == "json"
+        self._decoders: dict[int, Callable[[bytes], Any]] = {
+            PICKLE: pickle.loads if allow_pickle else _refuse_pickle,
+            JSON: _load_json,
+            NDARRAY: _load_array,
+            NONE: _load_none,
+            ERROR: _load_error,
+        }
+
+    def encode(self, body: Any, json: bool | None = None) -> tuple[int, bytes]:
+        """Return (encoding, bytes) of one body. `json` overrides the fabric's choice.
+
+        Raises:
+            EncodingError: the body cannot be encoded, or only by a pickle and those are not allowed.
+        """
+        kind = type(body)
+        if kind is bytes:
+            return RAW, body
+        if body is None:
+            return NONE, b""
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and kind is numpy.ndarray and not body.dtype.hasobject:
+            return NDARRAY, _dump_array(body)
+        if kind is ErrorInfo:
+            return ERROR, _dump_error(body)
+        if self._json if json is None else json:
+            return JSON, _dump_json(body)
+        if not self.allow_pickle:
+            raise EncodingError(
+                f"a body of type {kind.__name__} needs a pickle, and this fabric has allow_pickle=False; "
+                'send bytes, a numpy array, or what JSON can say (encoding="json")'
+            )
+        return PICKLE, dump_pickle(body)
+
+    def encode_many(self, bodies: Sequence[Any], json: bool | None = None) -> Encoded:
+        """Encode a batch.
+
+        Raises:
+            EncodingError: as for `encode`; the message names the index.
+        """
+        kinds = set(map(type, bodies))
+        if kinds == {bytes}:
+            return joined(RAW, None, bodies)
+        if kinds == {type(None)}:
+            return Encoded(NONE, None, 0, b"")
+        pairs = []
+        try:
+            for body in bodies:
+                pairs.append(self.encode(body, json))
+        except EncodingError as error:
+            raise EncodingError(f"body {len(pairs)}: {error}") from error.__cause__
+        encodings, blobs = zip(*pairs, strict=True)
+        if len(set(encodings)) == 1:
+            return joined(encodings[0], None, blobs)
+        return joined(MIXED, bytes(encodings), blobs)
+
+    def encode_answer(self, answer: Any) -> tuple[int, bytes]:
+        """Encode the answer to an order: plain data, so that it goes without pickles where those are refused."""
+        return self.encode(answer, json=not self.allow_pickle)
+
+    def encode_replies(self, bodies: Sequence[Any], json: bool | None = None) -> Encoded:
+        """Encode a batch of replies: one that cannot be encoded becomes an error, the others go."""
+        try:
+            return self.encode_many(bodies, json)
+        except EncodingError:
+            return self.encode_many([self._sendable(body, json) for body in bodies], json)
+
+    def _sendable(self, body: Any, json: bool | None) -> Any:
+        try:
+            self.encode(body, json)
+        except EncodingError as error:
+            text = f"the reply of type {type(body).__name__} cannot be sent: {error}"
+            return ErrorInfo("encoding", text, "", 0, None)
+        return body
+
+    def decode(self, encoding: int, data: bytes) -> Any:
+        """Return the body; an ErrorInfo comes back as such.
+
+        Raises:
+            EncodingError: the bytes are no such body, or a pickle and those are not allowed.
+        """
+        if encoding == RAW:
+            return data
+        decoder = self._decoders.get(encoding)
+        if decoder is None:
+            raise EncodingError(f"this version knows no encoding {encoding}")
+        try:
+            return decoder(data)
+        except EncodingError:
+            raise
+        except Exception as error:  # whatever the bytes, or a class's own code, do
+            raise EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}") from error
+
+    def decode_many(self, encoding: int, parts: Sequence[bytes]) -> list[Any]:
+        """Decode bodies of one encoding; one that cannot be decoded becomes an Undecodable."""
+        if encoding == RAW:
+            return parts if type(parts) is list else list(parts)
+        decoder = self._decoders.get(encoding)
+        if decoder is not None:
+            try:
+                return [decoder(part) for part in parts]
+            except Exception:  # find out which, below
+                pass
+        return [self.decode_or_mark(encoding, part) for part in parts]
+
+    def decode_or_mark(self, encoding: int, data: bytes) -> Any:
+        """Decode one body; an Undecodable where that fails."""
+        try:
+            return self.decode(encoding, data)
+        except EncodingError as error:
+            return Undecodable(error)
+
+
+class Undecodable:
+    """Stands for a body that could not be decoded, so that the rest of its batch can go on."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: EncodingError) -> None:
+        self.error = error
+
+
+def describe(error: BaseException, what: str = "agent", agent: int = 0, frames_to_skip: int = 1) -> ErrorInfo:
+    """Make of an exception what can travel. One that cannot be pickled travels as text alone."""
+    frame = error.__traceback__
+    for _ in range(frames_to_skip):
+        frame = frame.tb_next if frame is not None and frame.tb_next is not None else frame
+    try:
+        lines = tracebacks.format_exception(type(error), error, frame)
+        message = f"{type(error).__name__}: {error}"
+    except Exception as problem:  # an exception whose __str__ raises
+        lines, message = [], f"{type(error).__name__} (its text cannot be shown: {type(problem).__name__})"
+    try:
+        data: bytes | None = dump_pickle(error)
+        pickle.loads(data or b"")  # an exception whose constructor wants more than its args fails only here
+    except Exception:
+        data = None
+    return ErrorInfo(what, message[:_TEXT_LIMIT], "".join(lines)[-_TEXT_LIMIT:], agent, data)
+
+
+def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
+    """Make of a described error what the one who asked gets raised."""
+    known = {"not_found": AgentNotFoundError, "encoding": EncodingError, "backpressure": BackpressureError}
+    if info.what in known:
+        return known[info.what](info.message)
+    if info.what == "too_large":
+        size, limit = map(int, info.message.split())
+        return MessageTooLargeError(size, limit, "reply")
+    error = AgentError(f"{show(info.agent)} raised {info.message}", info.traceback, show(info.agent))
+    if info.exception is not None and allow_pickle:
+        try:
+            error.__cause__ = pickle.loads(info.exception)
+        except Exception as problem:  # its class cannot be had here: the text has to do
+            error.add_note(f"(the original exception cannot be rebuilt here: {type(problem).__name__}: {problem})")
+    return error
+
+
+def dump_pickle(body: Any) -> bytes:
+    """Pickle; by value what lives in `__main__` or has no importable name.
+
+    Raises:
+        EncodingError: neither pickle nor cloudpickle can do it.
+    """
+    try:
+        data = pickle.dumps(body, 5)
+        if _STACK_GLOBAL not in data or b"__main__" not in data:
+            return data
+    except Exception:  # a lambda, a local class, or what cannot be pickled at all: cloudpickle knows
+        pass
+    import cloudpickle  # 20 ms, and most fabrics never need it
+
+    try:
+        return bytes(cloudpickle.dumps(body, 5))
+    except Exception as error:
+        raise EncodingError(f"{type(body).__name__} cannot be pickled: {type(error).__name__}: {error}") from error
+
+
+def joined(encoding: int, encodings: bytes | None, blobs: Sequence[bytes]) -> Encoded:
+    """Lay bodies behind one another."""
+    sizes = list(map(len, blobs))
+    uniform = len(set(sizes)) == 1
+    return Encoded(encoding, encodings, sizes[0] if uniform else array("I", sizes), b"".join(blobs))
+
+
+def encode_order(order: Any) -> bytes:
+    """Encode an order of the coordinator; only a worker reads it, and only from the coordinator's lane."""
+    return dump_pickle(order)
+
+
+def decode_order(data: bytes) -> Any:
+    """Read an order, or mark it as Undecodable."""
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        return Undecodable(EncodingError(f"an order cannot be read: {type(error).__name__}: {error}"))
+
+
+def _refuse_pickle(data: bytes) -> Any:
+    raise EncodingError("a pickle arrived, and this fabric has allow_pickle=False")
+
+
+def _load_none(data: bytes) -> None:
+    return None
+
+
+def _dump_error(info: ErrorInfo) -> bytes:
+    """Lay out an error: its texts as JSON, so that no pickle is read to learn them, then the exception."""
+    import orjson
+
+    head = orjson.dumps((info.what, info.message, info.traceback, info.agent), option=orjson.OPT_APPEND_NEWLINE)
+    return head + (info.exception or b"")
+
+
+def _load_error(data: bytes) -> ErrorInfo:
+    import orjson
+
+    head, _, exception = data.partition(b"\n")  # JSON of this kind has no newline but the one at its end
+    what, message, traceback, agent = orjson.loads(head)
+    return ErrorInfo(what, message, traceback, agent, exception or None)
+
+
+def _dump_json(body: Any) -> bytes:
+    import orjson
+
+    try:
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise EncodingError(f"a body of type {type(body).__name__} cannot be said in JSON: {error}") from error
+
+
+def _load_json(data: bytes) -> Any:
+    import orjson
+
+    return orjson.loads(data)
+
+
+def _dump_array(body: Any) -> bytes:
+    """Lay out an array: head, shape, description of the dtype, padding, data in the order it has."""
+    import numpy
+
+    fortran = body.flags.f_contiguous and not body.flags.c_contiguous
+    dtype = body.dtype.str if body.dtype.names is None else repr(numpy.lib.format.dtype_to_descr(body.dtype))
+    described = dtype.encode()
+    head = _ARRAY_HEAD.pack(body.ndim, fortran, 0, len(described))
+    head += struct.pack(f"<{body.ndim}q", *body.shape) + described
+    data: bytes = body.tobytes(order="F" if fortran else "C")
+    return head + bytes(-len(head) % _ARRAY_ALIGN) + data
+
+
+def _load_array(data: bytes) -> Any:
+    """Rebuild an array in memory of its own, writable."""
+    import ast
+
+    import numpy
+
+    dimensions, fortran, _, length = _ARRAY_HEAD.unpack_from(data)
+    shape = struct.unpack_from(f"<{dimensions}q", data, _ARRAY_HEAD.size)
+    start = _ARRAY_HEAD.size + 8 * dimensions
+    described = data[start : start + length].decode()
+    if described.startswith(("[", "(", "{")):
+        dtype = numpy.lib.format.descr_to_dtype(ast.literal_eval(described))
+    else:
+        dtype = numpy.dtype(described)
+    if dtype.hasobject:
+        raise EncodingError("an array of objects arrived as raw data: that would be read as addresses")
+    start += length + -(start + length) % _ARRAY_ALIGN
+    flat = numpy.frombuffer(bytearray(memoryview(data)[start:]), dtype=dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")

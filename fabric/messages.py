@@ -1,0 +1,140 @@
+"""Say what crosses between the processes: kinds of records, encodings, addresses, and the orders.
+
+    header in C (native/fab_ring.h)      body, by its encoding
+    kind       what to do with it        RAW      the bytes themselves
+    encoding   how to read the body      PICKLE   pickle protocol 5
+    target     agent address             JSON     orjson
+    sender     agent address, 0 for      NDARRAY  dtype and shape, then the data
+               the coordinator           NONE     no body at all
+    correlation  which question          ERROR    a pickled ErrorInfo: the answer is a failure
+
+An address is generation << 32 | index, where index is the agent's word in the segment's table. Address 0
+is the coordinator. A correlation id is token << 20 | index: the token names what was asked together, the
+index tells which of it. 0 means that nobody waits for a reply.
+"""
+
+from typing import Any, NamedTuple
+
+MESSAGE = 2  # told or asked
+REPLY = 3
+FAILURE = 4  # a told message went wrong: an ErrorInfo for the coordinator
+SPAWN = 5
+STOP_AGENTS = 6
+PREWARM = 7
+SHUTDOWN = 8  # control lane: leave when all that lies in the lanes is handled
+REQUEST = 10  # an agent asks the coordinator for something: a Request
+PING = 9  # control lane: answer with what only the worker knows
+
+RAW = 1
+PICKLE = 2
+JSON = 3
+NDARRAY = 4
+NONE = 5
+ERROR = 6
+ORDER = 7  # a pickle of the coordinator's own; read nowhere but in a worker, from the coordinator's lane
+MIXED = 256  # in columns: the records differ
+
+FORWARDED = 1  # flag: the reply goes to `sender`, not to the process at the other end of the lane
+
+INDEX_BITS = 20  # of a correlation id; FAB_TOKEN_SHIFT
+INDEX_MASK = (1 << INDEX_BITS) - 1
+COORDINATOR = 0  # address, and process slot
+
+
+def index_of(address: int) -> int:
+    """Return the agent's index in the table."""
+    return address & 0xFFFFFFFF
+
+
+def show(address: int) -> str:
+    """Return an address as people read it."""
+    if address == COORDINATOR:
+        return "the coordinator"
+    return f"agent {address & 0xFFFFFFFF}" + (f" (generation {address >> 32})" if address >> 32 > 1 else "")
+
+
+class SpawnOrder(NamedTuple):
+    """Ask a worker to make agents; one a worker and batch. `recipe` is the pickled (class, args, kwargs)."""
+
+    addresses: bytes  # u64 each
+    recipe: bytes
+    each: dict[str, list[Any]] | None  # further keyword arguments, one value an agent
+
+
+class SpawnReport(NamedTuple):
+    """What became of a SpawnOrder: failures by position in it, the rest lives."""
+
+    failures: dict[int, "ErrorInfo"]
+    bytes_grown: int  # resident memory of the worker, after less before
+
+    def plain(self, with_exceptions: bool) -> list[Any]:
+        """Say it in lists, which JSON can carry too; exceptions are pickles and stay behind there."""
+        return [
+            [[i, *info[:-1], info.exception if with_exceptions else None] for i, info in self.failures.items()],
+            self.bytes_grown,
+        ]
+
+    @classmethod
+    def from_plain(cls, plain: list[Any]) -> "SpawnReport":
+        """Read what `plain` said."""
+        failures, grown = plain
+        return cls({row[0]: ErrorInfo(*row[1:]) for row in failures}, grown)
+
+
+class ErrorInfo(NamedTuple):
+    """An exception on its way to another process. `exception` is its pickle, or None when it has none."""
+
+    what: str  # "agent", "encoding", "not_found", "backpressure", "too_large"
+    message: str
+    traceback: str
+    agent: int
+    exception: bytes | None
+
+
+class StopOrder(NamedTuple):
+    """Ask a worker to stop agents; answered when their on_stop has run."""
+
+    addresses: bytes  # u64 each
+
+
+class PrewarmOrder(NamedTuple):
+    """Ask a worker to keep `count` agents of this recipe constructed in advance."""
+
+    recipe: bytes
+    share: int  # how many of them this worker keeps
+
+
+class Request(NamedTuple):
+    """What an agent wants of the coordinator: "spawn" (class, count, options) or "stop" (addresses)."""
+
+    what: str
+    arguments: tuple[Any, ...]
+
+
+class Boot(NamedTuple):
+    """What a worker process is told when it starts. Descriptors are inherited under the same numbers."""
+
+    config: Any  # FabricConfig
+    slot: int | None  # None: be the fork server
+    cores: int
+    memfd: int
+    bells: list[int]  # eventfd of each process
+    lifeline: int
+    attention: int
+    sys_path: list[str]
+    argv: list[str]
+    warning_filters: list[Any]
+    preload: list[str]
+
+
+class DeadLetter(NamedTuple):
+    """A message that was told and could not be handled.
+
+    `agent` is the address of the receiver, `error` what went wrong, `sender` the address of the one who
+    told it (0: the coordinator), `seconds` when, on the monotonic clock.
+    """
+
+    agent: int
+    sender: int
+    error: Exception
+    seconds: float

@@ -1,0 +1,406 @@
+"""Bind the C core: one process's ends of all its lanes. Nothing above this module sees ffi or lib.
+
+Who may call what: `receive`, `commit` and `wait` belong to one thread at a time, sending to a lane to
+whoever holds that lane's lock (fabric.channel); the rest may be called by any thread. Every call drops the
+GIL, so the calls that move messages take a batch.
+"""
+
+import os
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from fabric._native import ffi, lib
+from fabric.errors import FabricError, LayoutError, MessageTooLargeError
+
+BATCH_MAX: int = lib.FAB_BATCH_MAX
+PROCESSES_MAX: int = lib.FAB_PROCESSES_MAX
+COUNTERS: int = lib.FAB_COUNTERS
+MESSAGES: int = lib.FAB_WAITS_MESSAGES
+ROOM: int = lib.FAB_WAITS_ROOM
+QUIET: int = lib.FAB_WAITS_QUIET
+ALIVE: int = lib.FAB_AGENT_ALIVE
+STOPPED: int = lib.FAB_AGENT_STOPPED
+LOST: int = lib.FAB_AGENT_LOST
+
+LINE_BYTES = 128
+TABLE_OFFSET = 4096
+EINTR = -4
+_FOR_EVER = 2**62
+_RUN_BYTES = 1 << 20  # a run of records is copied out in one piece: keep that piece in the cache
+
+_LAYOUT_PROBLEMS = {
+    -8: "this is not a segment of shm-fabric (wrong magic number)",
+    -71: "this segment was laid out by another version of shm-fabric",
+    -22: "the sizes in this segment's header contradict each other or its length",
+}
+
+
+def _check(rc: int) -> int:
+    """Return `rc`, or raise the error that its negative value stands for."""
+    if rc >= 0:
+        return rc
+    raise FabricError(f"the C core refused the call: {os.strerror(-rc)}")
+
+
+class Layout:
+    """Where everything lies in a segment: the header, and the offsets that follow from it."""
+
+    def __init__(self, header: Any) -> None:
+        self.header = header
+
+    @classmethod
+    def create(cls, processes: int, sizes: dict[str, int]) -> "Layout":
+        """Lay out a segment for `processes` processes. `sizes` are the fields of struct fab_header."""
+        header = ffi.new("struct fab_header *", {"processes": processes, **sizes})
+        _check(lib.fab_header_init(header))
+        return cls(header)
+
+    @classmethod
+    def read(cls, data: bytes, segment_bytes: int) -> "Layout":
+        """Check the first bytes of a segment.
+
+        Raises:
+            LayoutError: not a segment of ours, another version's, or damaged.
+        """
+        header = ffi.new("struct fab_header *")
+        if len(data) < ffi.sizeof("struct fab_header"):
+            raise LayoutError(f"{len(data)} bytes are too few for the header of a segment")
+        ffi.memmove(header, data, ffi.sizeof("struct fab_header"))
+        rc = lib.fab_header_validate(header, segment_bytes)
+        if rc != 0:
+            raise LayoutError(_LAYOUT_PROBLEMS[rc])
+        return cls(header)
+
+    @property
+    def header_bytes(self) -> bytes:
+        """The header as it stands at the start of the segment."""
+        return bytes(ffi.buffer(self.header))
+
+    @property
+    def processes(self) -> int:
+        """Coordinator and worker slots."""
+        return int(self.header.processes)
+
+    @property
+    def segment_bytes(self) -> int:
+        """Length of the whole segment."""
+        return int(self.header.segment_bytes)
+
+    @property
+    def max_agents(self) -> int:
+        """Words in the agent table."""
+        return int(self.header.max_agents)
+
+    @property
+    def identity(self) -> int:
+        """A random number that tells this fabric from any other."""
+        return int(self.header.identity)
+
+    def writable_range(self, process: int) -> tuple[int, int]:
+        """Return (offset, bytes) of what this process alone writes; the coordinator's includes the header."""
+        offset: int = lib.fab_block_offset(self.header, process)
+        end = offset + lib.fab_block_bytes(self.header, process)
+        start = 0 if process == 0 else offset
+        return start, end - start
+
+    def block_offset(self, process: int) -> int:
+        """Return where the block of a process begins."""
+        return int(lib.fab_block_offset(self.header, process))
+
+    def lane_range(self, producer: int, lane: int) -> tuple[int, int]:
+        """Return (offset in the segment, bytes) of the data of one of `producer`'s lanes."""
+        offset = self.block_offset(producer) + lib.fab_data_offset(self.header, producer, lane)
+        return offset, lib.fab_lane_bytes(self.header, producer, lane)
+
+
+class Columns:
+    """A run of records as columns of numbers; reused by each `Peer.receive`."""
+
+    __slots__ = ("_c", "_correlations", "_encodings", "_ends", "_senders", "_starts", "_targets", "raw")
+
+    def __init__(self) -> None:
+        self.raw = self._c = ffi.new("struct fab_columns *")
+        self._targets = self._c.targets
+        self._senders = self._c.senders
+        self._correlations = self._c.correlations
+        self._starts = self._c.starts
+        self._ends = self._c.ends
+        self._encodings = self._c.encodings
+
+    def targets(self, count: int) -> list[int]:
+        """Return the target addresses."""
+        return [self._targets[0]] if count == 1 else ffi.unpack(self._targets, count)
+
+    def senders(self, count: int) -> list[int]:
+        """Return the sender addresses."""
+        return [self._senders[0]] if count == 1 else ffi.unpack(self._senders, count)
+
+    def correlations(self, count: int) -> list[int]:
+        """Return the correlation ids."""
+        return [self._correlations[0]] if count == 1 else ffi.unpack(self._correlations, count)
+
+    def starts(self, count: int) -> list[int]:
+        """Return where each body begins in the run."""
+        return ffi.unpack(self._starts, count)  # type: ignore[no-any-return]
+
+    def ends(self, count: int) -> list[int]:
+        """Return where each body ends in the run."""
+        return ffi.unpack(self._ends, count)  # type: ignore[no-any-return]
+
+    def encodings(self, count: int) -> list[int]:
+        """Return how each body is encoded."""
+        return ffi.unpack(self._encodings, count)  # type: ignore[no-any-return]
+
+
+class Batch:
+    """Records to send in one call: columns, and what the records have in common.
+
+    `put` may be called again until all are in; it remembers how far it came. Not shared between threads.
+    """
+
+    def __init__(self, meta: int, sender: int, count: int) -> None:
+        self._c = ffi.new("struct fab_batch *")
+        self._done = ffi.new("uint32_t *")
+        self._offset = ffi.new("uint64_t *")
+        self._keep: list[Any] = []
+        self.count = self._c.count = count
+        header = self._c.header
+        header.kind = meta & 0xFFFF
+        header.encoding = meta >> 16 & 0xFF
+        header.flags = meta >> 24
+        header.sender = sender
+
+    def targets(self, addresses: "array[int]") -> "Batch":
+        """Give each record its own target."""
+        self._c.targets = self._pointer("uint64_t[]", addresses)
+        return self
+
+    def target(self, address: int) -> "Batch":
+        """Give all records one target."""
+        self._c.header.target = address
+        return self
+
+    def senders(self, addresses: "array[int]") -> "Batch":
+        """Give each record its own sender."""
+        self._c.senders = self._pointer("uint64_t[]", addresses)
+        return self
+
+    def correlations(self, ids: "array[int]") -> "Batch":
+        """Give each record its own correlation id."""
+        self._c.correlations = self._pointer("uint64_t[]", ids)
+        return self
+
+    def numbered_from(self, first: int) -> "Batch":
+        """Number the records: the correlation ids are first, first + 1, ..."""
+        self._c.header.correlation = first
+        self._c.numbered = 1
+        return self
+
+    def bodies(self, blob: bytes, sizes: "array[int] | int", encodings: bytes | None = None) -> "Batch":
+        """Give the bodies, behind one another; `sizes` is one number when all are of one size."""
+        self._c.bytes = self._pointer("uint8_t[]", blob)
+        self._c.bytes_count = len(blob)
+        if isinstance(sizes, int):
+            self._c.header.size = sizes
+        else:
+            self._c.sizes = self._pointer("uint32_t[]", sizes)
+        if encodings is not None:
+            self._c.encodings = self._pointer("uint8_t[]", encodings)
+        return self
+
+    def same_body(self, body: bytes) -> "Batch":
+        """Give all records the same body, kept once."""
+        self._c.repeated = 1
+        return self.bodies(body, len(body))
+
+    @property
+    def done(self) -> int:
+        """How many records are in the lane."""
+        return int(self._done[0])
+
+    def put(self, peer: "Peer", lane: int, most_bytes: int = _FOR_EVER) -> bool:
+        """Write and publish what fits while fewer than `most_bytes` are in flight. True: all are in.
+
+        Raises:
+            MessageTooLargeError: the next record is over the lane's limit; those before it were sent.
+        """
+        rc = lib.fab_peer_send_batch(peer.c, lane, self._c, most_bytes, self._done, self._offset)
+        return self._advanced(rc, peer, lane)
+
+    def put_in_outbox(self, peer: "Peer") -> bool:
+        """Write and publish to this worker's own outbox. True: all are in."""
+        rc = lib.fab_peer_outbox_batch(peer.c, self._c, self._done, self._offset)
+        return self._advanced(rc, peer, 0)
+
+    def _advanced(self, rc: int, peer: "Peer", lane: int) -> bool:
+        if rc < 0:
+            sizes = self._c.sizes
+            size = sizes[self._done[0]] if sizes else self._c.header.size
+            raise MessageTooLargeError(size, peer.body_limit(lane))
+        return bool(self._done[0] == self.count)
+
+    def _pointer(self, kind: str, data: Any) -> Any:
+        pointer = ffi.from_buffer(kind, data)
+        self._keep.append(pointer)
+        return pointer
+
+
+class Peer:
+    """One process's ends of all its lanes, over its two mappings of the segment."""
+
+    def __init__(self, layout: Layout, process: int, whole: Any, block: Any) -> None:
+        """Connect. `whole` is the segment, read-only; `block` what this process writes (writable_range)."""
+        start, _ = layout.writable_range(process)
+        self._keep = (ffi.from_buffer(whole), ffi.from_buffer(block, require_writable=True))
+        base = ffi.cast("uint8_t *", self._keep[0])
+        own = ffi.cast("uint8_t *", self._keep[1])
+        self._base_writable = own
+        own_block = own + (layout.block_offset(process) - start)
+        self.c = ffi.new("struct fab_peer *")
+        self.process = process
+        self.bell = -1
+        self.processes = layout.processes
+        for other in range(layout.processes):
+            lib.fab_peer_set_bell(self.c, other, -1)
+        _check(lib.fab_peer_init(self.c, layout.header, process, base, own_block))
+        self.table = memoryview(whole)[TABLE_OFFSET : TABLE_OFFSET + 8 * layout.max_agents].cast("Q")
+        self._receive = lib.fab_peer_receive
+        self._head = ffi.new("uint64_t *")
+        self._lost = ffi.new("uint64_t *")
+
+    def configure(self, cores: int, spin_us: float) -> None:
+        """Say how many CPUs this process may use and how long a spin may last at most."""
+        lib.fab_peer_tune(self.c, cores, int(spin_us * 1000))
+
+    def set_bell(self, process: int, eventfd: int) -> None:
+        """Say where the bell of a process is; -1 when nobody is in that slot."""
+        if process == self.process:
+            self.bell = eventfd
+        lib.fab_peer_set_bell(self.c, process, eventfd)
+
+    def ring(self, process: int) -> None:
+        """Wake a process, whatever it waits for."""
+        lib.fab_peer_ring(self.c, process)
+
+    def body_limit(self, lane: int) -> int:
+        """Return the largest body that this lane takes."""
+        return int(lib.fab_peer_body_limit(self.c, lane))
+
+    def send(self, lane: int, meta: int, target: int, sender: int, correlation: int, body: bytes) -> bool:
+        """Write one record and publish it. False: the lane is full.
+
+        `meta` is kind | encoding << 16 | flags << 24.
+
+        Raises:
+            MessageTooLargeError: the body is over the lane's limit.
+        """
+        rc = lib.fab_peer_send_one(self.c, lane, meta, target, sender, correlation, body, len(body))
+        if rc < 0:
+            raise MessageTooLargeError(len(body), self.body_limit(lane))
+        return bool(rc == 1)
+
+    def receive(self, most: int, columns: Columns) -> int:
+        """Fill `columns` from the next lane that has something; return the lane, or -1 for none."""
+        return self._receive(self.c, most, _RUN_BYTES, columns.raw)  # type: ignore[no-any-return]
+
+    def commit(self, lane: int, end: int) -> None:
+        """Hand the bytes below `end` back to the producer of a lane."""
+        lib.fab_peer_commit(self.c, lane, end)
+
+    def wait(self, reasons: int, extra: int = -1, seconds: float | None = None) -> int:
+        """Spin a little, then sleep until there may be something to do, at most one second.
+
+        `extra` is one more descriptor to wake up for. Returns 1, 2 when `extra` is ready, 0 when the time
+        was up, or a negative errno when a signal came.
+        """
+        limit = _FOR_EVER if seconds is None else max(0, int(seconds * 1e9))
+        return lib.fab_peer_wait(self.c, reasons, extra, limit)  # type: ignore[no-any-return]
+
+    def arm(self, reasons: int) -> bool:
+        """Say that we sleep; True: there is work, do not block. Call `disarm` afterwards in any case."""
+        return bool(lib.fab_peer_arm(self.c, reasons))
+
+    def disarm(self) -> None:
+        """Say that we are awake, and empty our bell."""
+        lib.fab_peer_disarm(self.c)
+
+    def quiet(self) -> bool:
+        """Is nothing in flight in any lane of any process?"""
+        return bool(lib.fab_peer_quiet(self.c))
+
+    def backlog(self, lane: int) -> tuple[int, int]:
+        """Return (bytes in flight, the consumer's head) of one of our outgoing lanes."""
+        return lib.fab_peer_backlog(self.c, lane, self._head), self._head[0]
+
+    def outbox_room(self) -> int:
+        """Return how many bytes of records the outbox takes for certain."""
+        return int(lib.fab_peer_outbox_room(self.c))
+
+    def flush_outbox(self) -> tuple[bool, int]:
+        """Move what fits from the outbox to the lanes; return (is it empty, messages to the dead)."""
+        self._lost[0] = 0
+        return bool(lib.fab_peer_outbox_flush(self.c, self._lost)), int(self._lost[0])
+
+    def route(self, addresses: "array[int]") -> "tuple[int, array[int]]":
+        """Return (how many of the first are alive, slot of each of those)."""
+        slots = array("H", bytes(2 * len(addresses)))
+        found = lib.fab_peer_route(
+            self.c,
+            ffi.from_buffer("uint64_t[]", addresses),
+            len(addresses),
+            ffi.from_buffer("uint16_t[]", slots),
+        )
+        return int(found), slots
+
+    def partition(self, slots: "array[int]") -> list[tuple[int, Sequence[int]]]:
+        """Sort messages by slot: (slot, indexes of its messages in order) for each slot in use."""
+        order = array("I", bytes(4 * len(slots)))
+        starts = ffi.new("uint32_t[]", self.processes + 1)
+        lib.fab_partition(
+            ffi.from_buffer("uint16_t[]", slots),
+            len(slots),
+            self.processes,
+            ffi.from_buffer("uint32_t[]", order),
+            starts,
+        )
+        bounds = ffi.unpack(starts, self.processes + 1)
+        return [
+            (slot, order[bounds[slot] : bounds[slot + 1]])
+            for slot in range(self.processes)
+            if bounds[slot] != bounds[slot + 1]
+        ]
+
+    def write_table(self, addresses: "array[int]", slots: "array[int]", state: int) -> None:
+        """Write the table's words of these agents. Coordinator only."""
+        lib.fab_table_write(
+            self._base_writable,
+            ffi.from_buffer("uint64_t[]", addresses),
+            ffi.from_buffer("uint16_t[]", slots),
+            len(addresses),
+            state,
+        )
+
+    def facts(self) -> dict[str, int]:
+        """Return the counts that the C core keeps: alarms (must be 0), parks, spins won, bytes dropped."""
+        c = self.c
+        return {
+            "alarms": c.alarms,
+            "parks": c.parks,
+            "spins_won": c.spins_won,
+            "dropped_bytes": lib.fab_peer_dropped(c),
+        }
+
+
+class Lifeline:
+    """Ends this process soon after the other end of a pipe is gone, whatever Python does meanwhile."""
+
+    def __init__(self, descriptor: int, bell: int, grace: float) -> None:
+        """Start the watch. `grace` is how many seconds on_stop may take."""
+        self._c = ffi.new("struct fab_lifeline *", {"fd": descriptor, "bell": bell, "grace_ns": int(grace * 1e9)})
+        _check(lib.fab_lifeline_start(self._c))
+
+    @property
+    def ended(self) -> bool:
+        """Has the coordinator gone?"""
+        return bool(lib.fab_lifeline_ended(self._c))

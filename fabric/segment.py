@@ -1,0 +1,146 @@
+"""Create and attach the one segment of a fabric: anonymous, sealed, gone with its last process.
+
+    coordinator                       worker k                       monitor
+    Segment.create(config)            Segment.attach(fd, k)          Segment.attach(fd, None)
+    whole: read-only                  whole: read-only               whole: read-only
+    own: header, table, block 0       own: block k
+
+The segment is a memfd: it has no name, so nothing is left in /dev/shm after any crash, Docker's limit on
+/dev/shm does not bind it, and no other user can open it. It is sealed against resizing, so nobody's access
+can run past its end. Its pages cost memory when they are first touched.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+import secrets
+
+from fabric.config import FabricConfig
+from fabric.errors import FabricError, LayoutError
+from fabric.ring import COUNTERS, LINE_BYTES, Layout, Peer
+
+_MFD_NOEXEC_SEAL = 0x0008
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class Segment:
+    """All shared memory of a fabric, as one process sees it.
+
+    The mappings live as long as somebody uses them; `close` gives up this object's own references and the
+    descriptor, so a thread that is inside a call at that moment is not hurt.
+    """
+
+    def __init__(self, descriptor: int, layout: Layout, process: int | None) -> None:
+        self.descriptor = descriptor
+        self.layout = layout
+        self.process = process
+        size = layout.segment_bytes
+        self.whole = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        self._own: mmap.mmap | None = None
+        if process is not None:
+            offset, length = layout.writable_range(process)
+            self._own = mmap.mmap(descriptor, length, flags=mmap.MAP_SHARED, offset=offset)
+
+    @classmethod
+    def create(cls, config: FabricConfig, max_workers: int) -> "Segment":
+        """Make a segment for a fabric of these settings.
+
+        Raises:
+            FabricError: the kernel gives no anonymous memory (a container may forbid memfd_create).
+        """
+        layout = Layout.create(
+            max_workers + 1,
+            {
+                "lane_bytes": config.lane_bytes,
+                "peer_lane_bytes": config.peer_lane_bytes,
+                "control_lane_bytes": config.control_lane_bytes,
+                "outbox_bytes": config.outbox_bytes,
+                "arena_bytes": config.arena_bytes,
+                "max_agents": config.max_agents + 1,  # word 0 is the coordinator
+                "identity": secrets.randbits(64),
+            },
+        )
+        descriptor = _memfd()
+        try:
+            os.ftruncate(descriptor, layout.segment_bytes)
+            os.pwrite(descriptor, layout.header_bytes, 0)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            return cls(descriptor, layout, 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise FabricError(
+                f"a segment of {layout.segment_bytes:,} bytes cannot be made: {error.strerror}; "
+                "lower arena_bytes, lane_bytes or max_workers, or raise the address space limit (ulimit -v)"
+            ) from error
+
+    @classmethod
+    def attach(cls, descriptor: int, process: int | None) -> "Segment":
+        """Map a segment by its descriptor, as worker `process`, or None to look only.
+
+        Raises:
+            LayoutError: the descriptor is no segment of this version of shm-fabric.
+        """
+        try:
+            size = os.fstat(descriptor).st_size
+            layout = Layout.read(os.pread(descriptor, 4096, 0), size)
+            seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+        except OSError as error:
+            raise LayoutError(f"descriptor {descriptor} is no segment: {error.strerror}") from error
+        if seals & _SEALS != _SEALS:
+            raise LayoutError("this segment is not sealed against resizing: it was not made by shm-fabric")
+        if process is not None and not 0 <= process < layout.processes:
+            raise LayoutError(f"this segment has no process {process}; it has {layout.processes}")
+        return cls(descriptor, layout, process)
+
+    def peer(self) -> Peer:
+        """Connect this process's ends of the lanes."""
+        assert self.process is not None
+        return Peer(self.layout, self.process, self.whole, self._own)
+
+    def lane_data(self, producer: int, lane: int) -> memoryview:
+        """The data of one of `producer`'s lanes, read-only."""
+        offset, size = self.layout.lane_range(producer, lane)
+        return memoryview(self.whole)[offset : offset + size]
+
+    def cursor(self) -> memoryview:
+        """This worker's cursor line, writable: 16 words of 64 bits."""
+        return self._own_words(LINE_BYTES, 16)
+
+    def counters(self) -> memoryview:
+        """This process's counters, writable, 64 bits each."""
+        return self._own_words(2 * LINE_BYTES, COUNTERS)
+
+    def counters_of(self, process: int) -> memoryview:
+        """The counters of any process, read-only."""
+        start = self.layout.block_offset(process) + 2 * LINE_BYTES
+        return memoryview(self.whole)[start : start + 8 * COUNTERS].cast("Q")
+
+    def close(self) -> None:
+        """Give up the descriptor. Safe to call twice."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _own_words(self, offset: int, count: int) -> memoryview:
+        assert self._own is not None
+        assert self.process is not None
+        start = self.layout.block_offset(self.process) - self.layout.writable_range(self.process)[0] + offset
+        return memoryview(self._own)[start : start + 8 * count].cast("Q")
+
+
+def _memfd() -> int:
+    """Make an anonymous file: not inherited, sealable, not executable where the kernel knows that."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("shm-fabric", flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: Linux before 6.3
+            raise FabricError(_NO_MEMFD.format(error.strerror)) from error
+    try:
+        return os.memfd_create("shm-fabric", flags)
+    except OSError as error:
+        raise FabricError(_NO_MEMFD.format(error.strerror)) from error
+
+
+_NO_MEMFD = "the kernel refuses anonymous shared memory (memfd_create: {}); a container's seccomp profile may forbid it"

@@ -1,0 +1,78 @@
+"""Describe a fabric at one moment: frozen, and cheap to make (a few words read for each worker)."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from fabric import counters as count
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """One worker: counts since the slot was first used, and what lies in its lane now."""
+
+    slot: int
+    pid: int
+    alive: bool
+    agents: int
+    handled: int
+    batches: int
+    replies: int
+    errors: int
+    bytes_in: int
+    busy_seconds: float
+    lane_bytes: int
+    sent: int
+    parks: int
+    alarms: int
+    dropped_bytes: int
+
+    @property
+    def batch_size(self) -> float:
+        """Mean messages a batch."""
+        return self.handled / self.batches if self.batches else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A fabric: its workers, and the coordinator's own counts."""
+
+    workers: tuple[WorkerStatistics, ...]
+    agents: int
+    outstanding: int
+    late_replies: int
+    dead_letters: int
+    restarts: int
+    alarms: int
+
+    @property
+    def handled(self) -> int:
+        """Messages handled by all workers."""
+        return sum(worker.handled for worker in self.workers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def worker_statistics(
+    slot: int, alive: bool, agents: int, counters: memoryview, lane_bytes: int, sent: int
+) -> WorkerStatistics:
+    """Read a worker's counters. They are its own words, each written by it alone; nothing is locked."""
+    return WorkerStatistics(
+        slot=slot,
+        pid=counters[count.PID],
+        alive=alive,
+        agents=agents,
+        handled=counters[count.HANDLED],
+        batches=counters[count.BATCHES],
+        replies=counters[count.REPLIES],
+        errors=counters[count.ERRORS],
+        bytes_in=counters[count.BYTES_IN],
+        busy_seconds=counters[count.BUSY_NS] / 1e9,
+        lane_bytes=lane_bytes,
+        sent=sent,
+        parks=counters[count.PARKS],
+        alarms=counters[count.ALARMS],
+        dropped_bytes=counters[count.DROPPED_BYTES],
+    )
