@@ -1,0 +1,105 @@
+"""Start here: `python -m fabric.workers FD serve` is the fork server, `... FD SLOT` one spawned worker.
+
+FD is a socket to the coordinator. Its first frame is the boot record: what a worker needs to know and what
+it inherits (descriptors, sys.path, warning filters).
+"""
+
+import atexit
+import os
+import random
+import socket
+import sys
+import traceback
+import warnings
+from typing import Any
+
+from fabric.agent import register_messenger
+from fabric.channel import Receiver, Sender
+from fabric.codec import Codec
+from fabric.ring import Lifeline
+from fabric.segment import Segment
+from fabric.wire import receive_frame
+from fabric.workers.forkserver import ForkServer, ignore_interrupts
+from fabric.workers.host import Host
+from fabric.workers.loop import Loop
+from fabric.workers.outbox import Outbox
+
+_GRACE = 0.5  # seconds that on_stop may take after the coordinator has died
+
+
+def main() -> None:
+    """Read the boot record, then serve or work."""
+    ignore_interrupts()
+    link = socket.socket(fileno=int(sys.argv[1]))
+    boot, _ = receive_frame(link)
+    sys.path[:] = boot.sys_path
+    warnings.filters = boot.warning_filters
+    sys.argv = boot.argv
+    for module in boot.preload:
+        _preload(module)
+    if boot.slot is None:
+        ForkServer(link, boot, worker_main).run()
+        return
+    orders, _ = receive_frame(link)
+    link.close()
+    status = worker_main(boot, boot.slot, orders)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def worker_main(boot: Any, slot: int, orders: Any) -> int:
+    """Be worker `slot` until told to leave; `orders` are handled before any message. Returns exit status."""
+    _forget_the_parent()
+    segment = Segment.attach(boot.memfd, slot)
+    peer = segment.peer()
+    config = boot.config
+    peer.configure(boot.cores, config.spin_us)
+    for process, bell in enumerate(boot.bells):
+        peer.set_bell(process, bell)
+    lifeline = Lifeline(boot.lifeline, boot.bells[slot], _GRACE)
+    codec = Codec(config.encoding, config.allow_pickle)
+    receiver = Receiver(segment, peer, codec)
+    senders = {process: Sender(peer, process) for process in range(peer.processes)}
+    outbox = Outbox(peer, senders)
+    host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us)
+    host.cursor = segment.cursor()
+    register_messenger(host)
+    loop = Loop(peer, receiver, senders, host, segment.counters(), boot.attention)
+    try:
+        loop.start(orders)
+        loop.run(config.batch_size, lifeline)
+        atexit._run_exitfuncs()
+        return 0
+    except BaseException:  # ours to explain: handlers are contained, so this is a defect of the fabric
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _preload(module: str) -> None:
+    """Import what the coordinator has imported and workers would each import again."""
+    threads = os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a library that starts threads makes forking unsafe
+    try:
+        __import__(module)
+    except ImportError:  # not to be had here: whoever needs it will say so
+        pass
+    finally:
+        if threads is None:
+            del os.environ["OPENBLAS_NUM_THREADS"]
+        else:
+            os.environ["OPENBLAS_NUM_THREADS"] = threads
+
+
+def _forget_the_parent() -> None:
+    """Give this process random numbers of its own: a fork would repeat its siblings'."""
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and "numpy.random" in sys.modules:
+        numpy.random.seed()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Say what an agent may do while it handles a message: `self.context`.
+
+There is one Context a worker. Which message it speaks of follows the message in hand: for ordinary agents
+the host knows it, in a coroutine a context variable does, since others run in between.
+"""
+
+import contextvars
+from collections.abc import Awaitable
+from typing import Any, NamedTuple
+
+from fabric.agent import Agent, AgentRef
+from fabric.errors import FabricError
+from fabric.messages import COORDINATOR
+from fabric.workers.ledger import Stretch
+
+
+class Ticket(NamedTuple):
+    """A message in hand whose reply comes later."""
+
+    target: int
+    sender: int
+    correlation: int
+    stretch: Stretch | None
+
+
+current_ticket: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("current_ticket", default=None)
+
+
+class ReplyHandle:
+    """Answers an ask after its handler has returned. Keep it, and call `reply` or `fail` once."""
+
+    __slots__ = ("_host", "_ticket")
+
+    def __init__(self, host: Any, ticket: Ticket) -> None:
+        self._host = host
+        self._ticket: Ticket | None = ticket
+
+    def reply(self, body: Any) -> None:
+        """Give the answer. FabricError when it was given already."""
+        self._host.answer(self._take(), body)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error: the one who asked gets an AgentError with this as its cause."""
+        ticket = self._take()
+        self._host.answer(ticket, self._host.describe(error, ticket.target))
+
+    def _take(self) -> Ticket:
+        ticket, self._ticket = self._ticket, None
+        if ticket is None:
+            raise FabricError("this message has been answered already")
+        return ticket
+
+
+class Context:
+    """What the agent in hand may do; valid in on_start, on_message, on_batch and on_stop."""
+
+    __slots__ = ("_host",)
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    @property
+    def sender(self) -> AgentRef | None:
+        """Who sent the message in hand; None when it was the coordinator."""
+        address = self._ticket().sender
+        return None if address == COORDINATOR else self._host.ref_to(address)
+
+    @property
+    def correlation_id(self) -> int:
+        """The question's number, unique with its sender; 0 when the message was told."""
+        return self._ticket().correlation
+
+    def tell(self, ref: AgentRef, body: Any) -> None:
+        """Send a message to another agent. Never waits.
+
+        Raises:
+            BackpressureError: the worker's outbox is full.
+            AgentNotFoundError: the agent has stopped.
+        """
+        ref.tell(body)
+
+    def reply_later(self) -> ReplyHandle:
+        """Let this ask be answered later, through the handle; what the handler returns is not sent.
+
+        The message counts as handled when the handler returns: if the worker dies before the answer, the
+        one who asked gets an error.
+        """
+        return ReplyHandle(self._host, self._host.defer())
+
+    def forward(self, ref: AgentRef, body: Any = ...) -> None:
+        """Pass the message in hand (or `body` in its place) to another agent, who answers in our place."""
+        self._host.forward(ref, body)
+
+    def tell_later(self, seconds: float, ref: AgentRef, body: Any) -> None:
+        """Send a message after so many seconds, unless the fabric closes before."""
+        self._host.tell_later(seconds, ref, body)
+
+    def spawn_batch(self, kind: type[Agent], count: int, **options: Any) -> Awaitable[Any]:
+        """Ask the coordinator for agents, with the options of Fabric.spawn_batch; await the AgentGroup.
+
+        In a handler that is no coroutine the agents are made all the same, and nobody learns their names.
+        """
+        made: Awaitable[Any] = self._host.request_spawn(kind, count, options)
+        return made
+
+    def _ticket(self) -> Ticket:
+        ticket = current_ticket.get() or self._host.ticket_in_hand()
+        if ticket is None:
+            raise FabricError("no message is in hand: this is known only while one is handled")
+        return ticket

@@ -1,0 +1,77 @@
+"""Fork workers that have the imports done, and tell the coordinator of their birth and death.
+
+    coordinator                      fork server                      worker k
+      start(k, orders) ---socket---> fork ---------------------------> worker_main
+                       <--pid, pidfd-- before it may reap
+      pidfd readable                  waitid --status--socket-->
+      (end of socket)  -------------> leaves; its workers go on, or end with their lifeline
+
+It runs no user code and one thread, so that forking is safe.
+"""
+
+import os
+import select
+import signal
+import socket
+from typing import Any, NoReturn
+
+from fabric.wire import receive_frame, send_frame
+
+
+class ForkServer:
+    """Forks on demand until its socket ends."""
+
+    def __init__(self, link: socket.socket, boot: Any, worker_main: Any) -> None:
+        self._link = link
+        self._boot = boot
+        self._worker_main = worker_main
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd: slot, pid
+
+    def run(self) -> None:
+        """Serve until the coordinator closes its end or dies."""
+        poller = select.poll()
+        poller.register(self._link, select.POLLIN)
+        while True:
+            for descriptor, _ in poller.poll():
+                if descriptor != self._link.fileno():
+                    poller.unregister(descriptor)
+                    self._reap(descriptor)
+                    continue
+                try:
+                    (slot, orders), _ = receive_frame(self._link)
+                except (EOFError, ConnectionError):
+                    return
+                poller.register(self._fork(slot, orders), select.POLLIN)
+
+    def _fork(self, slot: int, orders: Any) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(slot, orders)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = slot, pid
+        send_frame(self._link, ("born", slot, pid), (pidfd,))
+        return pidfd
+
+    def _become_worker(self, slot: int, orders: Any) -> NoReturn:
+        status = 1
+        try:
+            self._link.close()
+            for pidfd in self._children:
+                os.close(pidfd)
+            status = self._worker_main(self._boot, slot, orders)
+        finally:
+            os._exit(status)
+
+    def _reap(self, pidfd: int) -> None:
+        slot, pid = self._children.pop(pidfd)
+        _, status = os.waitpid(pid, 0)
+        os.close(pidfd)
+        try:
+            send_frame(self._link, ("ended", slot, pid, os.waitstatus_to_exitcode(status)))
+        except OSError:  # the coordinator is gone; so are we, soon
+            pass
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C to the coordinator, which shuts its processes down in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

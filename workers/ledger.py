@@ -1,0 +1,52 @@
+"""Know how far each lane may be committed: not past a message whose reply is not out.
+
+Messages of ordinary agents are done when their batch is. Those in the hands of a coroutine are done later,
+in any order, while the worker goes on reading; the lane's head stays in front of the first of them.
+
+    lane   | done | done | in hand: 2 | done | in hand: 1 |
+                         ^ head may move up to here
+"""
+
+from collections import deque
+
+
+class Stretch:
+    """Part of a lane, up to `end`, with `in_hand` messages that are not done."""
+
+    __slots__ = ("end", "in_hand", "lane")
+
+    def __init__(self, lane: int, end: int) -> None:
+        self.lane = lane
+        self.end = end
+        self.in_hand = 0
+
+
+class Ledger:
+    """Stretches in hand, by lane."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[int, deque[Stretch]] = {}
+
+    def read(self, stretch: Stretch) -> int | None:
+        """Note that a stretch was handled, save what is in hand; return what to commit, None for nothing yet."""
+        waiting = self._lanes.get(stretch.lane)
+        if not waiting:
+            if stretch.in_hand == 0:
+                return stretch.end
+            waiting = self._lanes[stretch.lane] = deque()
+        waiting.append(stretch)
+        return None
+
+    def done(self, stretch: Stretch) -> int | None:
+        """Note that one message of a stretch is done; return what to commit in its lane, None for nothing."""
+        stretch.in_hand -= 1
+        waiting = self._lanes.get(stretch.lane)
+        end = None
+        while waiting and waiting[0].in_hand == 0:
+            end = waiting.popleft().end
+        return end
+
+    @property
+    def empty(self) -> bool:
+        """Is nothing in hand?"""
+        return not any(self._lanes.values())
