@@ -1,0 +1,156 @@
+"""Hold what somebody waits for: one entry for each question, or for many that were asked together.
+
+An entry is completed by whichever thread drains the lanes. Its owner may be that thread, or sleep on the
+entry's lock until it is done.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from fabric.codec import Undecodable, revive
+from fabric.errors import FabricError
+from fabric.messages import INDEX_MASK, ErrorInfo
+
+Finish = Callable[[], None]
+
+
+class Entry:
+    """What one thread waits for. `accept` and `fail` run in the draining thread."""
+
+    __slots__ = ("done", "lock", "slots")
+
+    def __init__(self, slots: Sequence[int]) -> None:
+        self.done = False
+        self.lock: threading.Lock | None = None  # made when its owner sleeps
+        self.slots = slots  # workers that owe an answer
+
+    def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> Finish | None:
+        """Take replies; return what is to be done outside the lanes, if anything."""
+        raise NotImplementedError
+
+    def fail(self, slot: int, error: FabricError) -> Finish | None:
+        """Give up what this worker owes."""
+        raise NotImplementedError
+
+    def complete(self) -> None:
+        """Say that nothing more is owed, and wake the owner."""
+        self.done = True
+        lock = self.lock
+        if lock is not None:
+            wake(lock)
+
+
+class One(Entry):
+    """One question of a thread that waits for it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, slot: int) -> None:
+        super().__init__((slot,))
+        self.value: Any = None
+
+    def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> None:
+        self.value = bodies[0]
+        self.complete()
+
+    def fail(self, slot: int, error: FabricError) -> None:
+        self.value = Failed(error)
+        self.complete()
+
+
+class Many(Entry):
+    """Questions asked together: replies by index. `slots[i]` owes reply i."""
+
+    __slots__ = ("failed", "owed", "replies")
+
+    def __init__(self, slots: Sequence[int]) -> None:
+        super().__init__(slots)
+        self.replies: list[Any] = [_MISSING] * len(slots)
+        self.failed = False
+        self.owed = len(slots)
+
+    def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> None:
+        first, count = correlations[0] & INDEX_MASK, len(bodies)
+        replies = self.replies
+        if count > 1 and 0 < step <= INDEX_MASK:
+            replies[first : first + (count - 1) * step + 1 : step] = bodies
+        else:
+            for correlation, body in zip(correlations, bodies, strict=True):
+                replies[correlation & INDEX_MASK] = body
+        if not self.failed:
+            self.failed = not {ErrorInfo, Undecodable}.isdisjoint(map(type, bodies))
+        self.owed -= count
+        if self.owed == 0:
+            self.complete()
+
+    def fail(self, slot: int, error: FabricError) -> None:
+        failed = Failed(error)
+        for index, owing in enumerate(self.slots):
+            if owing == slot and self.replies[index] is _MISSING:
+                self.replies[index] = failed
+                self.owed -= 1
+        self.failed = True
+        if self.owed == 0 and not self.done:
+            self.complete()
+
+
+class Promise(Entry):
+    """One question whose answer goes to a Future, or to a function."""
+
+    __slots__ = ("_deliver",)
+
+    def __init__(self, slot: int, deliver: Callable[[Any], None]) -> None:
+        super().__init__((slot,))
+        self._deliver = deliver
+
+    def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> Finish:
+        value = bodies[0]
+        self.done = True
+        return lambda: self._deliver(value)
+
+    def fail(self, slot: int, error: FabricError) -> Finish:
+        value = Failed(error)
+        self.done = True
+        return lambda: self._deliver(value)
+
+
+class Failed:
+    """Stands for a reply that will not come."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: FabricError) -> None:
+        self.error = error
+
+
+def error_in(body: Any, allow_pickle: bool = True) -> BaseException | None:
+    """Return the error that a reply stands for, None when it is a reply."""
+    kind = type(body)
+    if kind is ErrorInfo:
+        return revive(body, allow_pickle)
+    if kind is Undecodable or kind is Failed:
+        return body.error  # type: ignore[no-any-return]
+    return None
+
+
+def settle(future: "Future[Any]", body: Any, allow_pickle: bool) -> None:
+    """Put a reply into a future, unless it was cancelled."""
+    if not future.set_running_or_notify_cancel():
+        return
+    error = error_in(body, allow_pickle)
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(body)
+
+
+def wake(lock: threading.Lock) -> None:
+    """Release the lock that a thread sleeps on; it may be awake already."""
+    with contextlib.suppress(RuntimeError):
+        lock.release()
+
+
+_MISSING = object()

@@ -1,0 +1,329 @@
+"""Drain the reply lanes in the coordinator: whoever waits does it, one thread at a time.
+
+    thread A: ask ---- leads: waits in the C core, drains, completes A's and others' entries ---- leaves
+    thread B: ask ---- follows: sleeps on its entry's lock ------- completed by A --|
+    thread C: ask ---- follows --------------------------- woken to lead when A leaves --- drains ---
+    pump          ---- leads only while futures are outstanding and nobody else does
+
+There is no hop between threads for the one who leads. Only the leader sets the coordinator's `sleeping`
+word: two threads on one word lost wake-ups. The story of a hand-over:
+  1. A is done, and lets go of the lead.
+  2. A looks for a follower whose entry is open, and wakes it. (A follower that comes between 1 and 2 finds
+     the lead free, for it tries once more after it has put itself on the list.)
+  3. The woken one tries for the lead. A newcomer may have it already: then it follows again.
+  4. With no follower left, and futures outstanding, A wakes the pump.
+Functions of users (callbacks of futures, on_error) run in the pump, never on another caller's thread.
+"""
+
+import collections
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fabric.channel import Received, Receiver
+from fabric.errors import FabricError
+from fabric.messages import INDEX_BITS, REPLY
+from fabric.pending import Entry, Promise, wake
+from fabric.ring import EINTR, MESSAGES, Peer
+
+_log = logging.getLogger("fabric")
+_LINGER = 0.5  # seconds that the pump stays without work: the next future then finds a running thread
+_YIELD = 0.001  # seconds that the pump leaves to a thread that submits and then collects on its own
+
+
+class Replies:
+    """Entries that wait for replies, and the threads that drain them."""
+
+    def __init__(self, peer: Peer, receiver: Receiver, on_record: Callable[[Received], None]) -> None:
+        self._peer = peer
+        self._receiver = receiver
+        self._on_record = on_record
+        self._lead = threading.Lock()
+        self._pending: dict[int, Entry] = {}
+        self._tokens = itertools.count(1)
+        self._followers: set[threading.Lock] = set()
+        self._wanted: collections.Counter[int] = collections.Counter()  # reasons of followers, by count
+        self._orders: collections.deque[Callable[[], None]] = collections.deque()
+        self._jobs: collections.deque[Callable[[], None]] = collections.deque()
+        self._pump: threading.Thread | None = None
+        self._pump_bell = threading.Event()
+        self._pump_guard = threading.Lock()
+        self._futures = 0
+        self._closed = False
+        self.late = 0
+
+    def expect(self, entry: Entry) -> int:
+        """Register an entry; return the correlation id of its first question."""
+        token = next(self._tokens)
+        self._pending[token] = entry
+        if type(entry) is Promise:
+            self._futures += 1
+        return token << INDEX_BITS
+
+    def forget(self, correlation: int) -> None:
+        """Wait no longer; a reply that comes later is dropped and counted."""
+        entry = self._pending.pop(correlation >> INDEX_BITS, None)
+        if type(entry) is Promise:
+            self._futures -= 1
+
+    def wait(self, entry: Entry, deadline: float | None) -> bool:
+        """Wait for an entry, draining meanwhile. False: the deadline (monotonic seconds) has passed."""
+        while not entry.done:
+            if self._lead.acquire(blocking=False):
+                try:
+                    in_time = self._lead_until(lambda: entry.done, MESSAGES, deadline)
+                finally:
+                    self._leave()
+            else:
+                in_time = self._follow(entry, deadline)
+            if not in_time and not entry.done:
+                return False
+        return True
+
+    def wait_for(self, reached: Callable[[], bool], reason: int, deadline: float | None) -> bool:
+        """Wait for a condition of the lanes (room, quiet), draining meanwhile. False: the time was up."""
+        while not reached():
+            if self._lead.acquire(blocking=False):
+                try:
+                    in_time = self._lead_until(reached, MESSAGES | reason, deadline)
+                finally:
+                    self._leave()
+            else:
+                in_time = self._watch(reason, deadline)
+            if not in_time:
+                return reached()
+        return True
+
+    def drain_if_free(self) -> None:
+        """Drain what is there, unless somebody does already. Never waits."""
+        if self._lead.acquire(blocking=False):
+            try:
+                self._drain()
+            finally:
+                self._leave()
+
+    def fail_all(self, slot: int, error: FabricError) -> None:
+        """Give up what a worker owes, in whichever thread leads. Any thread."""
+
+        def give_up() -> None:
+            for token, entry in list(self._pending.items()):
+                if slot in entry.slots:
+                    finish = entry.fail(slot, error)
+                    if entry.done:
+                        self._pending.pop(token, None)
+                    if finish is not None:
+                        self._later(finish, token)
+
+        self._orders.append(give_up)
+        self._peer.ring(self._peer.process)
+        self.drain_if_free()
+
+    def run_later(self, job: Callable[[], None]) -> None:
+        """Run a user's function in the pump."""
+        self._jobs.append(job)
+        self.wake_pump()
+
+    def wake_pump(self) -> None:
+        """See to it that somebody drains although nobody waits."""
+        with self._pump_guard:
+            if self._closed:
+                return
+            if self._pump is None:
+                self._pump = threading.Thread(target=self._run_pump, name="fabric-pump", daemon=True)
+                self._pump.start()
+        self._pump_bell.set()
+
+    def wake_and_drain(self) -> None:
+        """Drain what a worker sent although nobody here waits for it. Any thread."""
+        self._peer.ring(self._peer.process)
+        self.drain_if_free()
+
+    def close(self, error: FabricError) -> None:
+        """Fail what is still open, and end the pump."""
+        with self._pump_guard:
+            self._closed = True
+            pump, self._pump = self._pump, None
+        for entry in list(self._pending.values()):
+            for slot in set(entry.slots):
+                finish = entry.fail(slot, error)
+                if finish is not None:
+                    self._jobs.append(finish)
+        self._pending.clear()
+        self._futures = 0
+        self._wake_followers()
+        self._pump_bell.set()
+        self._peer.ring(self._peer.process)
+        if pump is not None and pump is not threading.current_thread():
+            pump.join()
+        self._run_jobs()
+
+    @property
+    def outstanding(self) -> int:
+        """How many entries are open."""
+        return len(self._pending)
+
+    # Leading.
+
+    def _lead_until(self, reached: Callable[[], bool], reasons: int, deadline: float | None) -> bool:
+        wait = self._peer.wait
+        while True:
+            self._drain()
+            if reached() or self._closed:
+                return True
+            seconds = None
+            if deadline is not None:
+                seconds = deadline - time.monotonic()
+                if seconds <= 0:
+                    return False
+            for reason in list(self._wanted):
+                reasons |= reason
+            if wait(reasons, -1, seconds) == EINTR:
+                time.sleep(0)  # let Python run the signal's handler
+            if self._wanted:
+                self._wake_followers()
+
+    def _leave(self) -> None:
+        """Let go of the lead, and hand it on."""
+        self._lead.release()
+        if self._followers:
+            for lock in list(self._followers):
+                wake(lock)
+                break
+        elif self._futures or self._jobs:
+            self._pump_bell.set()
+        if self._orders:
+            self.drain_if_free()
+
+    def _drain(self) -> None:
+        """Take all that lies in the lanes. The leader only."""
+        receiver, pending = self._receiver, self._pending
+        while self._orders:
+            self._orders.popleft()()
+        while True:
+            received = receiver.receive()
+            if received is None:
+                return
+            finishes: list[tuple[Callable[[], None], int]] = []
+            if received.kind == REPLY:
+                token = received.token
+                entry = pending.get(token)
+                if entry is not None:
+                    self._give(entry, token, received.correlations(), received.bodies, received.step, finishes)
+                else:
+                    self._give_singly(received, finishes)
+            else:
+                self._on_record(received)
+            receiver.commit(received.lane, received.end_of(received.count))
+            for finish, token in finishes:
+                self._later(finish, token)
+
+    def _give(
+        self,
+        entry: Entry,
+        token: int,
+        correlations: list[int],
+        bodies: list[Any],
+        step: int,
+        finishes: list[tuple[Callable[[], None], int]],
+    ) -> None:
+        finish = entry.accept(correlations, bodies, step)
+        if finish is not None:
+            finishes.append((finish, token))
+        if entry.done:
+            self._pending.pop(token, None)
+
+    def _give_singly(self, received: Received, finishes: list[tuple[Callable[[], None], int]]) -> None:
+        """Replies of one batch that belong to different entries."""
+        pending = self._pending
+        for correlation, body in zip(received.correlations(), received.bodies, strict=True):
+            token = correlation >> INDEX_BITS
+            entry = pending.get(token)
+            if entry is None:
+                self.late += 1
+            else:
+                self._give(entry, token, [correlation], [body], 0, finishes)
+
+    def _later(self, finish: Callable[[], None], token: int) -> None:
+        del token
+        self._futures -= 1
+        self._jobs.append(finish)
+        self.wake_pump()
+
+    # Following.
+
+    def _follow(self, entry: Entry, deadline: float | None) -> bool:
+        lock = threading.Lock()
+        lock.acquire()
+        entry.lock = lock
+        self._followers.add(lock)
+        try:
+            return self._sleep(lock, lambda: entry.done, deadline)
+        finally:
+            self._followers.discard(lock)
+            entry.lock = None
+
+    def _watch(self, reason: int, deadline: float | None) -> bool:
+        lock = threading.Lock()
+        lock.acquire()
+        self._wanted[reason] += 1
+        self._followers.add(lock)
+        self._peer.ring(self._peer.process)  # the leader sleeps for other reasons: let it take in ours
+        try:
+            return self._sleep(lock, lambda: False, deadline)
+        finally:
+            self._followers.discard(lock)
+            self._wanted[reason] -= 1
+            if self._wanted[reason] <= 0:
+                del self._wanted[reason]
+
+    def _sleep(self, lock: threading.Lock, done: Callable[[], bool], deadline: float | None) -> bool:
+        if self._lead.acquire(blocking=False):  # the leader left before it could see us on its list
+            self._lead.release()
+            return True
+        if done():
+            return True
+        seconds = -1.0
+        if deadline is not None:
+            seconds = deadline - time.monotonic()
+            if seconds <= 0:
+                return False
+        return lock.acquire(timeout=seconds)
+
+    def _wake_followers(self) -> None:
+        for lock in list(self._followers):
+            wake(lock)
+
+    # The pump.
+
+    def _run_pump(self) -> None:
+        while True:
+            self._run_jobs()
+            if self._closed:
+                return
+            if self._futures:
+                self._pump_bell.clear()
+                if self._lead.acquire(blocking=False):
+                    try:
+                        self._lead_until(lambda: bool(self._jobs) or not self._futures, MESSAGES, None)
+                    finally:
+                        self._leave()
+                else:
+                    self._pump_bell.wait(_YIELD)
+                continue
+            self._pump_bell.clear()
+            if not self._jobs and not self._pump_bell.wait(_LINGER):
+                with self._pump_guard:
+                    if not self._jobs and not self._futures and not self._pump_bell.is_set():
+                        self._pump = None
+                        return
+
+    def _run_jobs(self) -> None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            try:
+                job()
+            except Exception:
+                _log.exception("a callback raised")

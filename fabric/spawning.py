@@ -1,0 +1,274 @@
+"""Spawn agents: place a batch, send each worker one order, collect what became of it.
+
+    spawn_batch(C, 100_000)
+      admit (table, memory) -> addresses -> place -> one SpawnOrder a worker -> SpawnReports -> AgentGroup
+
+What was ordered is kept until the agents stop: the successor of a dead worker makes them again from it.
+"""
+
+import contextlib
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from fabric.admission import Budget, admit, available_bytes, estimate
+from fabric.agent import Agent, AgentGroup, Messenger, check_agent_class, prefers_json
+from fabric.codec import dump_pickle, encode_order, revive
+from fabric.directory import Directory
+from fabric.errors import FabricError, SpawnError
+from fabric.messages import (
+    PREWARM,
+    SPAWN,
+    STOP_AGENTS,
+    ErrorInfo,
+    PrewarmOrder,
+    SpawnOrder,
+    SpawnReport,
+    StopOrder,
+)
+from fabric.pending import One, error_in
+from fabric.placement import Load, Policy, place
+from fabric.switchboard import Switchboard
+
+_SAMPLE = 1_000  # agents made first of a larger batch, to see how much memory one takes
+_LEAST_BYTES = 256
+
+
+class Recipe(NamedTuple):
+    """What to make: checked, and encoded once for all workers."""
+
+    kind: type[Agent]
+    data: bytes
+    each: dict[str, list[Any]] | None
+    policy: Policy
+    keys: list[Any] | None
+
+
+class Made(NamedTuple):
+    """What became of some of a batch."""
+
+    addresses: "array[int]"
+    failures: dict[int, BaseException | str]  # by position
+    bytes_grown: int
+
+
+class Spawner:
+    """Makes and stops agents for a fabric. One batch at a time; other threads wait for their turn."""
+
+    def __init__(self, switchboard: Switchboard, directory: Directory, messenger: Messenger) -> None:
+        self._switchboard = switchboard
+        self._directory = directory
+        self._messenger = messenger
+        self._turn = threading.Lock()
+        self._next = 0
+        self._orders: dict[int, list[SpawnOrder]] = {}
+        self.slots: tuple[int, ...] = ()
+
+    def recipe(
+        self,
+        kind: type[Agent],
+        count: int,
+        each: Mapping[str, Iterable[Any]] | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        placement: Any = "round_robin",
+        keys: Iterable[Any] | None = None,
+    ) -> Recipe:
+        """Check what is asked for, before anything is started.
+
+        Raises:
+            TypeError, ValueError: the class handles no messages, or an argument list has the wrong length.
+            EncodingError: the class or an argument cannot be sent.
+        """
+        check_agent_class(kind)
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"count={count!r} must be a whole number")
+        if count < 0:
+            raise ValueError(f"count={count} must be 0 or more")
+        values = None if each is None else {name: list(items) for name, items in each.items()}
+        for name, items in (values or {}).items():
+            if len(items) != count:
+                raise ValueError(
+                    f"each={{{name!r}: ...}} has {len(items):,} values for {count:,} agents; give one for each"
+                )
+        return Recipe(
+            kind,
+            dump_pickle((kind, args, dict(kwargs))),
+            values,
+            placement,
+            None if keys is None else list(keys),
+        )
+
+    def spawn(self, recipe: Recipe, count: int, name: str | None = None) -> AgentGroup:
+        """Make a batch, all or none.
+
+        Raises:
+            SpawnError: there is no room, or some could not be made; the others are stopped again.
+        """
+        if name is not None:
+            self._directory.check_name(name)
+        group, failures = self.spawn_some(recipe, count)
+        if failures:
+            self.stop(group.addresses, None)
+            raise SpawnError(
+                f"{len(failures):,} of {count:,} agents of {recipe.kind.__name__} could not be made", failures
+            )
+        if name is not None:
+            self._directory.name(name, group.addresses)
+            return AgentGroup(self._messenger, group.addresses, prefers_json(recipe.kind), lambda i: f"{name}-{i}")
+        return group
+
+    def spawn_some(
+        self, recipe: Recipe, count: int, first: int = 0
+    ) -> tuple[AgentGroup, dict[int, BaseException | str]]:
+        """Make a batch as far as it goes; return those that live, and why the others do not, by index.
+
+        `first` is the index of the first in a larger whole: where its values in `each` begin.
+        """
+        with self._turn:
+            admit(count, _LEAST_BYTES, Budget(available_bytes(), self._directory.room))
+            sample = _SAMPLE if count > 2 * _SAMPLE else count
+            made = self._make(recipe, first, sample)
+            if sample < count:
+                rest = count - sample
+                needed = estimate(0, made.bytes_grown, sample)
+                try:
+                    admit(rest, needed, Budget(available_bytes(), self._directory.room))
+                except SpawnError:
+                    self.stop(made.addresses, None)
+                    raise
+                more = self._make(recipe, first + sample, rest)
+                made.addresses.extend(more.addresses)
+                made.failures.update({sample + i: why for i, why in more.failures.items()})
+        alive = made.addresses
+        if made.failures:
+            alive = array("Q", [a for i, a in enumerate(made.addresses) if i not in made.failures])
+        return AgentGroup(self._messenger, alive, prefers_json(recipe.kind)), made.failures
+
+    def _make(self, recipe: Recipe, first: int, count: int) -> Made:
+        directory = self._directory
+        addresses = directory.allocate(count)
+        loads = tuple(directory.count(slot) for slot in self.slots)
+        keys = None if recipe.keys is None else recipe.keys[first : first + count]
+        placed = place(count, recipe.policy, Load(self.slots, loads, self._next), keys)
+        self._next = placed.next
+        slots = array("H", placed.slots)
+        directory.open(addresses, slots)
+        waiting = []
+        for slot, positions in self._switchboard.peer.partition(slots):
+            for order in self._orders_for(recipe, first, addresses, list(positions), slot):
+                entry = One(slot)
+                self._orders.setdefault(slot, []).append(order)
+                self._switchboard.order(slot, SPAWN, order, entry)
+                waiting.append((entry, order))
+        position_of = {address: i for i, address in enumerate(addresses)} if waiting else {}
+        failures: dict[int, BaseException | str] = {}
+        grown = 0
+        for entry, order in waiting:
+            report = self._report(entry, order)
+            ordered = array("Q", order.addresses)
+            failures.update({position_of[ordered[i]]: _why(info) for i, info in report.failures.items()})
+            grown += report.bytes_grown
+        if failures:
+            directory.close(array("Q", [addresses[i] for i in failures]))
+        return Made(addresses, failures, grown)
+
+    def _report(self, entry: One, order: SpawnOrder) -> SpawnReport:
+        self._switchboard.replies.wait(entry, None)
+        error = error_in(entry.value)
+        if error is None:
+            return SpawnReport.from_plain(entry.value)
+        info = ErrorInfo("agent", str(error), "", 0, None)
+        return SpawnReport(dict.fromkeys(range(len(order.addresses) // 8), info), 0)
+
+    def _orders_for(
+        self, recipe: Recipe, first: int, addresses: "array[int]", positions: list[int], slot: int
+    ) -> Iterator[SpawnOrder]:
+        """One order, or more when the arguments are too large for one message."""
+        each = recipe.each
+        if each is not None:
+            each = {name: [values[first + i] for i in positions] for name, values in each.items()}
+        order = SpawnOrder(array("Q", [addresses[i] for i in positions]).tobytes(), recipe.data, each)
+        rough = len(recipe.data) + 8 * len(positions)
+        if len(positions) == 1 or (
+            rough < self._switchboard.order_limit(slot)
+            and (each is None or len(encode_order(order)) <= self._switchboard.order_limit(slot))
+        ):
+            yield order
+            return
+        half = len(positions) // 2
+        yield from self._orders_for(recipe, first, addresses, positions[:half], slot)
+        yield from self._orders_for(recipe, first, addresses, positions[half:], slot)
+
+    def orders_of(self, slot: int) -> list[SpawnOrder]:
+        """What a successor in this slot has to make: the agents that live there."""
+        orders = []
+        for order in self._orders.get(slot, []):
+            alive = self._directory.alive(array("Q", order.addresses))
+            if 8 * len(alive) == len(order.addresses):
+                orders.append(order)
+            elif alive:
+                orders.append(_without_the_stopped(order, set(alive)))
+        self._orders[slot] = orders
+        return list(orders)
+
+    def stop(self, addresses: "array[int]", deadline: float | None) -> None:
+        """Stop agents, each after the messages sent to it before; wait until their on_stop has run.
+
+        Raises:
+            TimeoutError
+        """
+        alive = self._directory.alive(addresses)
+        if not alive:
+            return
+        slots = self._switchboard.slots_of(alive)
+        waiting = []
+        for slot, positions in self._switchboard.peer.partition(slots):
+            there = array("Q", [alive[i] for i in positions])
+            entry = One(slot)
+            correlation = self._switchboard.order(slot, STOP_AGENTS, StopOrder(there.tobytes()), entry)
+            waiting.append((entry, correlation))
+        self._directory.close(alive)  # what is sent from now on is refused; what lies in the lanes is handled
+        for entry, correlation in waiting:
+            if not self._switchboard.replies.wait(entry, deadline):
+                self._switchboard.replies.forget(correlation)
+                raise TimeoutError("some agents are still busy; they stop when they come to it")
+
+    def prewarm(self, recipe: Recipe, count: int) -> None:
+        """Have each worker keep its share of agents of this recipe constructed.
+
+        Raises:
+            SpawnError: the class cannot be constructed like this.
+        """
+        waiting = []
+        for number, slot in enumerate(self.slots):
+            share = count // len(self.slots) + (number < count % len(self.slots))
+            entry = One(slot)
+            self._switchboard.order(slot, PREWARM, PrewarmOrder(recipe.data, share), entry)
+            waiting.append(entry)
+        for entry in waiting:
+            self._switchboard.replies.wait(entry, None)
+            error = error_in(entry.value)
+            if error is not None:
+                raise SpawnError(f"{recipe.kind.__name__} cannot be prewarmed: {error}") from error.__cause__
+
+    def undo(self, groups: Iterable[AgentGroup]) -> None:
+        """Stop agents of a spawn that is taken back."""
+        for group in groups:
+            with contextlib.suppress(FabricError):
+                self.stop(group.addresses, None)
+
+
+def _without_the_stopped(order: SpawnOrder, alive: set[int]) -> SpawnOrder:
+    kept = [i for i, address in enumerate(array("Q", order.addresses)) if address in alive]
+    addresses = array("Q", order.addresses)
+    each = order.each
+    if each is not None:
+        each = {name: [values[i] for i in kept] for name, values in each.items()}
+    return SpawnOrder(array("Q", [addresses[i] for i in kept]).tobytes(), order.recipe, each)
+
+
+def _why(info: ErrorInfo) -> BaseException | str:
+    error = revive(info)
+    return error.__cause__ or error

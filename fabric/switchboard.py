@@ -1,0 +1,310 @@
+"""Carry the coordinator's messages: find the agent's worker, encode, send, wait for room and for replies.
+
+    body -> Codec -> Sender of the worker's lane          (full: wait for room, draining replies meanwhile)
+    reply lanes -> Replies -> the entry of the one who asked
+
+Messages of one call are sent in chunks, each encoded while the worker handles the one before. How many
+bytes a call may have in a lane at a time follows the worker's pace (fabric.window), so that a call with a
+million messages does not put all of them before those of other threads.
+"""
+
+import time
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from fabric.agent import AgentRef
+from fabric.channel import Sender, make_batch
+from fabric.codec import Codec, encode_order
+from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
+from fabric.messages import COORDINATOR, INDEX_MASK, MESSAGE, ORDER, show
+from fabric.pending import Many, One, Promise, error_in
+from fabric.replies import Replies
+from fabric.ring import QUIET, ROOM, Batch, Peer
+from fabric.window import Window
+
+_CHUNK = 2048  # messages encoded at a time: 0.3 ms of work for either side
+_MOST_TOGETHER = INDEX_MASK + 1
+
+
+class Switchboard:
+    """The coordinator's ends of the lanes, with waiting."""
+
+    def __init__(self, peer: Peer, codec: Codec, replies: Replies, target_queueing: float) -> None:
+        self.peer = peer
+        self.codec = codec
+        self.replies = replies
+        self.closed: str | None = None  # why nothing can be sent any more
+        self.sent = [0] * peer.processes
+        self._table = peer.table
+        workers = range(1, peer.processes)
+        self._senders = {slot: Sender(peer, slot) for slot in workers}
+        self._control = {slot: Sender(peer, slot + peer.processes) for slot in workers}
+        lane_bytes = {slot: 2 * (sender.limit + 48) for slot, sender in self._senders.items()}
+        self._windows = {slot: Window(lane_bytes[slot], target_queueing) for slot in workers}
+
+    # Where agents are.
+
+    def slot_of(self, address: int) -> int:
+        """Return the worker slot of an agent, from the shared table.
+
+        Raises:
+            ClosedError, AgentNotFoundError
+        """
+        slot = self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32)
+        if slot > 0xFFFF or address == COORDINATOR or self.closed is not None:
+            raise self._unreachable(address)
+        return slot
+
+    def is_alive(self, address: int) -> bool:
+        """Is the agent alive, by the shared table?"""
+        return self.closed is None and self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32) <= 0xFFFF
+
+    def slots_of(self, addresses: "array[int]") -> "array[int]":
+        """Return the worker slot of each agent.
+
+        Raises:
+            ClosedError, AgentNotFoundError: with the position of the first that is not there.
+        """
+        self.check_open()
+        found, slots = self.peer.route(addresses)
+        if found < len(addresses):
+            error = self._unreachable(addresses[found])
+            raise type(error)(f"number {found} of {len(addresses):,}: {error}")
+        return slots
+
+    def check_open(self) -> None:
+        """Raise ClosedError when nothing can be sent any more."""
+        if self.closed is not None:
+            raise ClosedError(self.closed)
+
+    def _unreachable(self, address: int) -> FabricError:
+        if self.closed is not None:
+            return ClosedError(self.closed)
+        return AgentNotFoundError(f"{show(address)} has stopped, or never was")
+
+    # One message.
+
+    def tell(self, ref: AgentRef, body: Any, timeout: float | None, wait: bool) -> None:
+        """Send a message nobody waits for."""
+        slot = self.slot_of(ref._address)
+        encoding, data = self.codec.encode(body, ref._json)
+        self._send_one(self._senders[slot], MESSAGE | encoding << 16, ref._address, 0, data, timeout, wait)
+        self.sent[slot] += 1
+
+    def ask(self, ref: AgentRef, body: Any, timeout: float | None) -> Any:
+        """Send a question, wait for the reply."""
+        address = ref._address
+        slot = self.slot_of(address)
+        encoding, data = self.codec.encode(body, ref._json)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        entry = One(slot)
+        correlation = self.replies.expect(entry)
+        try:
+            sender = self._senders[slot]
+            meta = MESSAGE | encoding << 16
+            if not sender.send_one(meta, address, correlation, data):
+                self._send_one(sender, meta, address, correlation, data, timeout, True)
+            self.sent[slot] += 1
+            if not self.replies.wait(entry, deadline):
+                raise TimeoutError(f"no reply from {ref!r} within {timeout} s; the message is handled all the same")
+        except BaseException:
+            self.replies.forget(correlation)
+            raise
+        value = entry.value
+        error = error_in(value, self.codec.allow_pickle)
+        if error is not None:
+            raise error
+        return value
+
+    def promise(self, ref: AgentRef, body: Any, wait: bool, entry: Promise) -> int:
+        """Send a question whose reply goes to an entry of its own. Returns the correlation id."""
+        slot = self.slot_of(ref._address)
+        entry.slots = (slot,)
+        encoding, data = self.codec.encode(body, ref._json)
+        correlation = self.replies.expect(entry)
+        try:
+            meta = MESSAGE | encoding << 16
+            self._send_one(self._senders[slot], meta, ref._address, correlation, data, None, wait)
+        except BaseException:
+            self.replies.forget(correlation)
+            raise
+        self.sent[slot] += 1
+        return correlation
+
+    def order(self, slot: int, kind: int, order: Any, entry: One, control: bool = False) -> int:
+        """Send an order to a worker; the answer goes to the entry. Returns the correlation id."""
+        self.check_open()
+        data = encode_order(order)
+        correlation = self.replies.expect(entry)
+        sender = (self._control if control else self._senders)[slot]
+        try:
+            self._send_one(sender, kind | ORDER << 16, COORDINATOR, correlation, data, None, True)
+        except BaseException:
+            self.replies.forget(correlation)
+            raise
+        return correlation
+
+    def answer(self, address: int, correlation: int, kind: int, body: Any) -> None:
+        """Send the reply to what an agent asked of the coordinator."""
+        encoding, data = self.codec.encode(body)
+        self._send_one(
+            self._senders[self.slot_of(address)],
+            kind | encoding << 16,
+            address,
+            correlation,
+            data,
+            None,
+            True,
+        )
+
+    def order_limit(self, slot: int) -> int:
+        """Return how many bytes an order to this worker may have."""
+        return self._senders[slot].limit
+
+    def _send_one(
+        self,
+        sender: Sender,
+        meta: int,
+        target: int,
+        correlation: int,
+        data: bytes,
+        timeout: float | None,
+        wait: bool,
+    ) -> None:
+        if sender.send_one(meta, target, correlation, data):
+            return
+        if not wait:
+            raise BackpressureError(f"the lane to the worker of {show(target)} is full")
+
+        def sent() -> bool:
+            return self.closed is not None or sender.send_one(meta, target, correlation, data)
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self.replies.wait_for(sent, ROOM, deadline):
+            raise TimeoutError(f"no room in the lane to the worker of {show(target)} within {timeout} s")
+        self.check_open()
+
+    # Many messages.
+
+    def tell_many(
+        self, addresses: "array[int]", bodies: Sequence[Any], timeout: float | None, json: bool | None = None
+    ) -> None:
+        """Send a message to each address; `bodies` may be one body repeated (Same)."""
+        slots = self.slots_of(addresses)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._send_chunks(addresses, slots, bodies, None, deadline, json)
+
+    def ask_many(
+        self, addresses: "array[int]", bodies: Sequence[Any], timeout: float | None, json: bool | None = None
+    ) -> tuple[list[Any], bool]:
+        """Send a question to each address; return the replies in order, and whether errors are among them."""
+        slots = self.slots_of(addresses)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        replies: list[Any] = []
+        failed = False
+        for start in range(0, len(addresses), _MOST_TOGETHER):
+            part = slice(start, start + _MOST_TOGETHER)
+            entry = Many(slots[part])
+            first = self.replies.expect(entry)
+            try:
+                self._send_chunks(addresses[part], slots[part], bodies[part], first, deadline, json)
+                if not self.replies.wait(entry, deadline):
+                    raise TimeoutError(f"{entry.owed:,} of {len(addresses):,} replies did not come within {timeout} s")
+            except BaseException:
+                self.replies.forget(first)
+                raise
+            failed = failed or entry.failed
+            replies = entry.replies if not replies else replies + entry.replies
+        if failed:
+            allow = self.codec.allow_pickle
+            return [error_in(reply, allow) or reply for reply in replies], True
+        return replies, False
+
+    def _send_chunks(
+        self,
+        addresses: "array[int]",
+        slots: "array[int]",
+        bodies: Sequence[Any],
+        correlation: int | None,
+        deadline: float | None,
+        json: bool | None,
+    ) -> None:
+        count = len(addresses)
+        for start in range(0, count, _CHUNK):
+            stop = min(start + _CHUNK, count)
+            chunk_slots = slots[start:stop]
+            parts = self.peer.partition(chunk_slots)
+            batches = []
+            for slot, order in parts:
+                whole = len(parts) == 1
+                targets = addresses[start:stop] if whole else array("Q", [addresses[start + i] for i in order])
+                chosen = bodies[start:stop] if whole else _pick(bodies, start, order)
+                batch = self._batch(targets, chosen, json)
+                if correlation is not None and whole:
+                    batch.numbered_from(correlation + start)
+                elif correlation is not None:
+                    batch.correlations(array("Q", [correlation + start + i for i in order]))
+                batches.append((slot, batch))
+                self.sent[slot] += batch.count
+            self._put_all(batches, deadline)
+            if correlation is not None:
+                self.replies.drain_if_free()
+
+    def _batch(self, targets: "array[int]", bodies: Sequence[Any], json: bool | None) -> Batch:
+        if isinstance(bodies, Same):
+            return (
+                Batch(MESSAGE | bodies.encoding << 16, COORDINATOR, len(targets))
+                .targets(targets)
+                .same_body(bodies.data)
+            )
+        return make_batch(MESSAGE, self.codec.encode_many(bodies, json), targets, len(targets))
+
+    def _put_all(self, batches: list[tuple[int, Batch]], deadline: float | None) -> None:
+        open_batches = [(slot, batch) for slot, batch in batches if not self._put(slot, batch)]
+
+        def sent() -> bool:
+            open_batches[:] = [(slot, batch) for slot, batch in open_batches if not self._put(slot, batch)]
+            return not open_batches or self.closed is not None
+
+        if open_batches and not self.replies.wait_for(sent, ROOM, deadline):
+            rest = sum(batch.count - batch.done for _, batch in open_batches)
+            raise TimeoutError(f"{rest:,} messages found no room in time; those before them were sent")
+        self.check_open()
+
+    def _put(self, slot: int, batch: Batch) -> bool:
+        sender, window = self._senders[slot], self._windows[slot]
+        backlog, head = sender.backlog()
+        window.observe(head, time.monotonic(), backlog)
+        return sender.put(batch, window.limit)
+
+    def same(self, body: Any, count: int, json: bool | None) -> "Same":
+        """Encode one body for many receivers."""
+        return Same(*self.codec.encode(body, json), count)
+
+    def wait_quiet(self, deadline: float | None) -> bool:
+        """Wait until no message is in flight anywhere. False: the time was up."""
+        return self.replies.wait_for(lambda: self.closed is not None or self.peer.quiet(), QUIET, deadline)
+
+
+class Same(Sequence[Any]):
+    """One encoded body, as a sequence of any length."""
+
+    def __init__(self, encoding: int, data: bytes, count: int) -> None:
+        self.encoding = encoding
+        self.data = data
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Same(self.encoding, self.data, len(range(*index.indices(self._count))))
+        return self.data
+
+
+def _pick(bodies: Sequence[Any], start: int, order: Sequence[int]) -> Sequence[Any]:
+    if isinstance(bodies, Same):
+        return Same(bodies.encoding, bodies.data, len(order))
+    return [bodies[start + i] for i in order]

@@ -1,0 +1,68 @@
+"""Perform a spawn in waves: the plan (fabric.waves) decides, this waits and spawns."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from fabric.agent import AgentGroup
+from fabric.spawning import Recipe, Spawner
+from fabric.waves import Finished, OnFailure, SpawnWave, StopAgents, WaitUntil, Wave, WavePlan
+
+
+class Waves:
+    """One spawn_waves: iterate to perform it."""
+
+    def __init__(
+        self,
+        spawner: Spawner,
+        recipe: Recipe,
+        count: int,
+        wave_size: int,
+        interval: float,
+        on_failure: OnFailure,
+        progress: bool,
+    ) -> None:
+        self._spawner = spawner
+        self._recipe = recipe
+        self._count = count
+        self._plan = WavePlan(count, wave_size, interval, on_failure)
+        self._progress = progress
+        self._groups: dict[int, AgentGroup] = {}
+
+    def __iter__(self) -> Iterator[Wave]:
+        bar = _bar(self._count, self._recipe.kind.__name__) if self._progress else None
+        try:
+            for wave in self._waves():
+                if bar is not None:
+                    bar.update(wave.spawned + wave.failed)
+                yield wave
+        finally:
+            if bar is not None:
+                bar.close()
+
+    def _waves(self) -> Iterator[Wave]:
+        instructions = list(self._plan.start(time.monotonic()))
+        while instructions:
+            instruction = instructions.pop(0)
+            if isinstance(instruction, WaitUntil):
+                time.sleep(max(0.0, instruction.time - time.monotonic()))
+                instructions += self._plan.woke(time.monotonic())
+            elif isinstance(instruction, SpawnWave):
+                began = time.monotonic()
+                group, failures = self._spawner.spawn_some(self._recipe, instruction.count, instruction.first)
+                now = time.monotonic()
+                self._groups[instruction.index] = group
+                instructions += self._plan.acknowledged(instruction.index, len(group), len(failures), now)
+                yield Wave(instruction.index, len(group), len(failures), now - began, group)
+            elif isinstance(instruction, StopAgents):
+                self._spawner.undo([self._groups[index] for index in instruction.waves])
+            else:
+                assert isinstance(instruction, Finished)
+
+
+def _bar(total: int, name: str) -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ImportError("progress=True needs tqdm: pip install 'shm-fabric[progress]'") from None
+    return tqdm(total=total, unit=" agents", desc=f"spawning {name}", unit_scale=True)
