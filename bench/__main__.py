@@ -1,0 +1,138 @@
+"""The command: `python -m bench [NAME ...]`, or `python -m bench requirements`; `--help` says the rest."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import requirements, table
+from bench.harness import Case, Result, Settings, run_case
+from bench.machine import facts
+
+BENCHES = (
+    "ask_many",
+    "tell_many",
+    "round_trip",
+    "spawn",
+    "startup",
+    "idle",
+    "memory",
+    "million",
+    "scaling",
+)
+REQUIREMENTS = "requirements"
+NOISY = 0.5  # load average from which on the machine was not ours alone
+
+
+def question(bench: str) -> str:
+    """Return the first line of the bench's docstring: its question."""
+    return (importlib.import_module(f"bench.{bench}").__doc__ or "").strip().splitlines()[0]
+
+
+def cases_of(bench: str, quick: bool) -> list[Case]:
+    """Return the cases of a bench."""
+    found: list[Case] = importlib.import_module(f"bench.{bench}").cases(quick)
+    return found
+
+
+def run(wanted: dict[str, list[Case]], settings: Settings) -> list[Result]:
+    """Run the cases of each bench, print their tables as they come, and return all results."""
+    results: list[Result] = []
+    for bench, its_cases in wanted.items():
+        for case in its_cases:
+            found = run_case(bench, case, settings)
+            table.show(found)
+            results += found
+    return results
+
+
+def summarise(results: Sequence[Result]) -> list[str]:
+    """Return what a reader should not overlook: where we lose, what failed, what was wrong."""
+    against = table.comparisons(results)
+    lines = [str(comparison) for comparison in sorted(against, key=lambda one: one.ratio)]
+    failed = [f"FAILED: {_where(row)}: {row.status}" for row in results if _is_failure(row)]
+    lines += dict.fromkeys(failed)  # once, though it fails by every metric
+    if against and not any(one.lost for one in against):
+        lines.append("We lose no comparison in this run.")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; return 1 for a failure of ours, a wrong answer, a missed target."""
+    asked = _parse(arguments)
+    if asked.list:
+        for bench in BENCHES:
+            print(f"{bench:12} {question(bench)}")
+        return 0
+    judged = asked.names == [REQUIREMENTS]
+    settings = Settings(asked.quick, asked.ours or judged, lambda line: print(line, file=sys.stderr))
+    known = requirements.load() if judged else []
+    about = facts()
+    _announce(about)
+    results = run(_wanted(asked.names, asked.quick, known), settings)
+    verdicts = requirements.judge(known, results)
+    if judged:
+        requirements.show(verdicts)
+    lines = summarise(results)
+    print("", *lines, sep="\n")
+    if asked.json:
+        rows = [row.as_json() for row in results]
+        marks = [vars(one.requirement) | {"measured": one.measured, "met": one.met} for one in verdicts]
+        report = {
+            "facts": about,
+            "quick": asked.quick,
+            "results": rows,
+            "requirements": marks,
+            "summary": lines,
+        }
+        asked.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return int(any(map(_is_failure, results)) or not all(verdict.met for verdict in verdicts))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the fabric beside its peers.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"benches (default: all), or {REQUIREMENTS!r}")
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer rounds, without the slow peers")
+    parser.add_argument("--ours", action="store_true", help="leave the peers out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write facts, results and verdicts there")
+    parser.add_argument("--list", action="store_true", help="print the benches and their questions")
+    asked = parser.parse_args(arguments)
+    unknown = [name for name in asked.names if name not in (*BENCHES, REQUIREMENTS)]
+    if unknown:
+        parser.error(f"no bench is called {', '.join(unknown)}: choose from {', '.join((*BENCHES, REQUIREMENTS))}")
+    if REQUIREMENTS in asked.names and len(asked.names) > 1:
+        parser.error(f"{REQUIREMENTS!r} chooses its benches itself: give it alone")
+    return asked
+
+
+def _wanted(names: Sequence[str], quick: bool, known: Sequence[requirements.Requirement]) -> dict[str, list[Case]]:
+    """Return the cases to run: of the named benches, or those that a requirement is about."""
+    if not known:
+        return {bench: cases_of(bench, quick) for bench in names or BENCHES}
+    needed = {(one.bench, one.case) for one in known}
+    chosen = {bench: cases_of(bench, quick) for bench in BENCHES if bench in {name for name, _ in needed}}
+    return {bench: [one for one in found if (bench, one.name) in needed] for bench, found in chosen.items()}
+
+
+def _is_failure(row: Result) -> bool:
+    return row.wrong or (row.ours and row.status != "ok")
+
+
+def _where(row: Result) -> str:
+    return f"{row.bench} · {row.case} · {row.contestant}"
+
+
+def _announce(about: dict[str, Any]) -> None:
+    print(*(about[key] for key in ("processor", "system", "python", "commit")), sep=", ", end=", ")
+    print(f"{about['cores']} usable cores")
+    if about["load_before"] > NOISY:
+        print(f"The machine was not quiet when this began: load average {about['load_before']}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

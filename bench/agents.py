@@ -1,0 +1,77 @@
+"""The agents that the benchmarks spawn. Their handlers are trivial: the way there and back is measured."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from bench.bodies import digest
+from fabric import Agent
+
+
+class Echo(Agent):
+    """Answers with the body."""
+
+    def on_message(self, body: Any) -> Any:
+        return body
+
+
+class Counter(Agent):
+    """Adds each body to its total and answers with the total."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.total = start
+
+    def on_message(self, body: int) -> int:
+        self.total += body
+        return self.total
+
+
+class Sink(Agent):
+    """Keeps what it is told. `index` is its place in the batch."""
+
+    of_this_worker: ClassVar[dict[int, list[bytes]]] = {}
+
+    def __init__(self, index: int) -> None:
+        self.seen: list[bytes] = []
+        self.of_this_worker[index] = self.seen
+
+    def on_message(self, body: bytes) -> None:
+        self.seen.append(body)
+
+
+class Auditor(Agent):
+    """Answers for all sinks of its worker with (count, digest) and empties them: a sink knows no commands."""
+
+    def on_message(self, _: object) -> tuple[int, str]:
+        sinks = [Sink.of_this_worker[index] for index in sorted(Sink.of_this_worker)]
+        answer = sum(map(len, sinks)), digest(body for seen in sinks for body in seen)
+        for seen in sinks:
+            seen.clear()
+        return answer
+
+
+# The faults below are seeded by tests only, to prove that each check can fail.
+
+
+class Liar(Echo):
+    """Answers the seventh body, and every seventh after it, with something else."""
+
+    calls: ClassVar[list[int]] = [0]
+
+    def on_message(self, body: Any) -> Any:
+        self.calls[0] += 1
+        return "a lie" if self.calls[0] % 7 == 0 else body
+
+
+class Forgetful(Sink):
+    """Keeps all but the last byte of what it is told."""
+
+    def on_message(self, body: bytes) -> None:
+        self.seen.append(body[:-1])
+
+
+class Miscounter(Counter):
+    """Counts the body 3 twice."""
+
+    def on_message(self, body: int) -> int:
+        return super().on_message(6 if body == 3 else body)

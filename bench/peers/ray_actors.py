@@ -1,0 +1,82 @@
+"""Ray, on 127.0.0.1: an actor is a process, so one takes the calls that we spread over 1,000 agents."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bench import bodies
+from bench.sample import Sample, timed, warm_up
+
+# Without the second, Ray replaces 127.0.0.1 by the machine's address and listens on all of its interfaces.
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+ray: Any = importlib.import_module("ray")
+
+
+class Echo:
+    """Answers with the body."""
+
+    def ask(self, body: Any) -> Any:
+        """Return the body."""
+        return body
+
+
+def ask(kind: str, messages: int) -> Sample:
+    """Call one actor once per body, all in flight, then collect."""
+    sent = bodies.make(kind, messages)
+    with _cluster(), _actors(1) as (actor,):
+
+        def ask_each(some: list[Any]) -> list[Any]:
+            found: list[Any] = ray.get([actor.ask.remote(body) for body in some])
+            return found
+
+        ask_each(sent[: warm_up(messages)])
+        seconds, replies = timed(lambda: ask_each(sent))
+    bodies.expect(replies, sent, "replies of the actor")
+    return Sample({"replies": [messages / seconds]}, f"{messages:,} calls of one actor")
+
+
+def spawn(agents: int) -> Sample:
+    """Create the actors and wait until each has answered once."""
+    with _cluster():
+
+        def spawn_all() -> list[int]:
+            with _actors(agents) as actors:
+                found: list[int] = ray.get([actor.ask.remote(index) for index, actor in enumerate(actors)])
+                return found
+
+        seconds, replies = timed(spawn_all)
+    bodies.expect(replies, range(agents), "replies of the actors")
+    return Sample({"spawned": [agents / seconds]}, f"{agents} actors, each a process")
+
+
+@contextmanager
+def _cluster() -> Iterator[None]:
+    folder = tempfile.mkdtemp(prefix="ray-")
+    try:
+        ray.init(
+            num_cpus=1,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=100 << 20,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _actors(count: int) -> Iterator[list[Any]]:
+    actors = [ray.remote(Echo).options(num_cpus=0).remote() for _ in range(count)]
+    yield actors
+    for actor in actors:
+        ray.kill(actor)

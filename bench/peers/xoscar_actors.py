@@ -1,0 +1,83 @@
+"""xoscar: actors as coroutines in a pool of processes; here one, on 127.0.0.1, as our one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from bench import bodies
+from bench.sample import Sample, warm_up
+
+xo: Any = importlib.import_module("xoscar")
+
+
+class Echo(xo.StatelessActor):  # type: ignore[misc]
+    """Answers with the body."""
+
+    @xo.extensible  # type: ignore[untyped-decorator]
+    def ask(self, body: Any) -> Any:
+        """Return the body."""
+        return body
+
+
+def ask(kind: str, messages: int, agents: int) -> Sample:
+    """Ask each actor for its share in one batch call, all actors at once."""
+    return asyncio.run(_ask(bodies.make(kind, messages), agents))
+
+
+def spawn(agents: int) -> Sample:
+    """Create the actors, all at once, and ask each one."""
+    return asyncio.run(_spawn(agents))
+
+
+async def _ask(sent: list[Any], agents: int) -> Sample:
+    async with _pool() as address:
+        actors = await _create(address, agents)
+
+        async def ask_each(some: list[Any]) -> list[Any]:
+            shares = [some[place::agents] for place in range(min(agents, len(some)))]
+            calls = [
+                actor.ask.batch(*[actor.ask.delay(body) for body in share])
+                for actor, share in zip(actors, shares, strict=False)
+            ]
+            rows = itertools.zip_longest(*await asyncio.gather(*calls))
+            return [reply for row in rows for reply in row][: len(some)]
+
+        await ask_each(sent[: warm_up(len(sent))])
+        start = asyncio.get_running_loop().time()
+        replies = await ask_each(sent)
+        seconds = asyncio.get_running_loop().time() - start
+    bodies.expect(replies, sent, "replies of the actors")
+    share = len(sent) // agents
+    return Sample({"replies": [len(sent) / seconds]}, f"{len(sent):,} calls, batches of {share} to {agents:,} actors")
+
+
+async def _spawn(agents: int) -> Sample:
+    async with _pool() as address:
+        await _create(address, 10)
+        start = asyncio.get_running_loop().time()
+        actors = await _create(address, agents)
+        seconds = asyncio.get_running_loop().time() - start
+        replies = await asyncio.gather(*[actor.ask(place) for place, actor in enumerate(actors)])
+    bodies.expect(replies, range(agents), "replies of the actors")
+    return Sample({"spawned": [agents / seconds]}, f"{agents:,} actors")
+
+
+async def _create(address: str, count: int) -> list[Any]:
+    strategy = xo.allocate_strategy.ProcessIndex(1)
+    return list(
+        await asyncio.gather(
+            *[xo.create_actor(Echo, address=address, allocate_strategy=strategy) for _ in range(count)]
+        )
+    )
+
+
+@asynccontextmanager
+async def _pool() -> AsyncIterator[str]:
+    pool = await xo.create_actor_pool("127.0.0.1", n_process=1)
+    async with pool:
+        yield pool.external_address

@@ -1,0 +1,74 @@
+"""What a process and its descendants cost: wake-ups, CPU time and memory of their own."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.sample import Sample
+
+SETTLE_S = 0.5  # start-up work ends, spinning ends
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a process has used since it started, all its threads together."""
+
+    wake_ups: int  # voluntary context switches: each is one sleep, and so one wake-up
+    cpu_ns: int
+
+
+def family() -> list[psutil.Process]:
+    """Return the descendants of this process, then itself."""
+    me = psutil.Process()
+    return [*me.children(recursive=True), me]
+
+
+def watch_idle(seconds: float) -> Sample:
+    """Sleep; return the CPU share of this process and its descendants, and the wake-ups of the busiest one.
+
+    The sleep itself is one wake-up.
+    """
+    time.sleep(SETTLE_S)
+    pids = [process.pid for process in family()]  # itself last, so that looking at the others costs it least
+    before = {pid: _use(pid) for pid in pids}
+    start = time.monotonic()
+    time.sleep(seconds)
+    after = {pid: _use(pid) for pid in reversed(pids)}
+    passed = time.monotonic() - start
+    spent = sum(after[pid].cpu_ns - before[pid].cpu_ns for pid in pids)
+    rates = [(after[pid].wake_ups - before[pid].wake_ups) / passed for pid in pids]
+    values = {"CPU": [spent / passed / 1e7], "wake-ups": [max(rates)]}
+    return Sample(values, f"{len(pids)} processes watched for {seconds:g} s")
+
+
+def own_bytes() -> int:
+    """Return the memory that this process and its descendants do not share with any other (USS), in bytes."""
+    gc.collect()
+    found = 0
+    for process in family():
+        with suppress(psutil.NoSuchProcess):
+            found += process.memory_full_info().uss
+    return found
+
+
+def _use(pid: int) -> Use:
+    wake_ups = cpu_ns = 0
+    for task in _tasks(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            cpu_ns += int((task / "schedstat").read_text().split()[0])
+            for line in (task / "status").read_text().splitlines():
+                if line.startswith("voluntary_ctxt_switches"):
+                    wake_ups += int(line.split()[1])
+    return Use(wake_ups, cpu_ns)
+
+
+def _tasks(pid: int) -> Iterator[Path]:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        yield from Path(f"/proc/{pid}/task").iterdir()
