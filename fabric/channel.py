@@ -19,6 +19,7 @@ from fabric.segment import Segment
 
 _HEADER_BYTES = 48
 _ALIGN = 16
+_VARIES = 0xFFFFFFFF
 _CHUNK = 64  # bodies cut out of a run by one call of a prepared Struct: 19 ns each against 50 singly
 _CUTTERS_KEPT = 64
 
@@ -67,46 +68,49 @@ def make_batch(kind: int, encoded: Encoded, targets: "array[int] | int", count: 
 
 
 class Received:
-    """Records of one kind from one lane, bodies decoded. Columns are made when they are asked for."""
+    """Records of one kind from one lane, bodies decoded. Lists of numbers are made when they are asked for."""
 
-    __slots__ = ("_columns", "bodies", "count", "lane", "undecodable")
+    __slots__ = (
+        "_columns",
+        "asks",  # how many of the records expect a reply
+        "bodies",
+        "bytes",  # that the records take in the lane
+        "count",
+        "encoding",  # of all bodies, or messages.MIXED
+        "end",  # counter of the lane behind the records
+        "flags",  # of all records, or-ed
+        "kind",  # what to do with them: see fabric.messages
+        "lane",
+        "more",  # is there something else to read?
+        "sent_at",  # of the first, ns on the monotonic clock
+        "size",  # of all bodies, or 2^32 - 1
+        "start",  # offset of the records in the lane's data
+        "step",  # from each correlation id to the next, modulo 2^64; 0 when it varies
+        "token",  # that all correlation ids share, or 2^64 - 1
+        "undecodable",  # are some bodies codec.Undecodable?
+    )
 
-    def __init__(self, lane: int, columns: Columns, bodies: list[Any], undecodable: bool = False) -> None:
+    bodies: list[Any]
+
+    def __init__(self, lane: int, columns: Columns) -> None:
         self.lane = lane
         self._columns = columns
-        self.bodies = bodies
-        self.count = len(bodies)
-        self.undecodable = undecodable  # some bodies are codec.Undecodable
-
-    @property
-    def kind(self) -> int:
-        """What to do with these records (fabric.messages)."""
-        return int(self._columns.raw.kind)
-
-    @property
-    def flags(self) -> int:
-        """The flags of all records, or-ed."""
-        return int(self._columns.raw.flags)
-
-    @property
-    def asks(self) -> int:
-        """How many of the records expect a reply."""
-        return int(self._columns.raw.asks)
-
-    @property
-    def token(self) -> int:
-        """The token that all correlation ids share, or 2^64 - 1."""
-        return int(self._columns.raw.token)
-
-    @property
-    def step(self) -> int:
-        """From each correlation id to the next, modulo 2^64; 0 when it varies."""
-        return int(self._columns.raw.step)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that the records take in the lane."""
-        return int(self._columns.raw.bytes)
+        self.undecodable = False
+        (
+            self.count,
+            self.kind,
+            self.encoding,
+            self.flags,
+            self.asks,
+            self.size,
+            self.token,
+            self.step,
+            self.start,
+            self.bytes,
+            self.end,
+            self.sent_at,
+            self.more,
+        ) = columns.facts()
 
     def targets(self) -> list[int]:
         """Address of each receiver."""
@@ -122,10 +126,10 @@ class Received:
 
     def end_of(self, count: int) -> int:
         """The lane's counter behind the first `count` records: what to commit when they are handled."""
-        raw = self._columns.raw
         if count == self.count:
-            return int(raw.end)
-        return int(raw.end - raw.bytes + (raw.ends[count - 1] + _ALIGN - 1) // _ALIGN * _ALIGN)
+            return self.end
+        ends: int = self._columns.raw.ends[count - 1]
+        return self.end - self.bytes + (ends + _ALIGN - 1) // _ALIGN * _ALIGN
 
 
 class Receiver:
@@ -149,40 +153,45 @@ class Receiver:
             lane = self._peer.receive(most, self._columns)
             if lane < 0:
                 return None
-            raw = self._columns.raw
-            count = raw.count
-            if count:
-                bodies = self._bodies(lane, raw, count)
-                marked = type(bodies[0]) is Undecodable or (
-                    count > 1 and raw.encoding != RAW and any(type(body) is Undecodable for body in bodies)
-                )
-                return Received(lane, self._columns, bodies, marked)
+            received = Received(lane, self._columns)
+            if received.count:
+                self._decode(received)
+                return received
 
     def commit(self, lane: int, end: int) -> None:
         """Hand the bytes below `end` back: the records there are handled, and their effects are out."""
         self._peer.commit(lane, end)
 
-    def _bodies(self, lane: int, raw: Any, count: int) -> list[Any]:
+    def _decode(self, received: Received) -> None:
+        lane, encoding = received.lane, received.encoding
         data = self._data.get(lane)
         if data is None:
             data = self._data[lane] = self._lane_data(lane)
-        start = raw.start
-        size = raw.size
-        if count == 1:
-            parts = [data[start + _HEADER_BYTES : start + _HEADER_BYTES + size].tobytes()]
-        elif size != 0xFFFFFFFF and count >= _CHUNK:
-            parts = self._cut(data, start, size, count)
-        else:
-            run = data[start : start + raw.bytes].tobytes()
-            starts, ends = self._columns.starts(count), self._columns.ends(count)
-            parts = [run[a:b] for a, b in zip(starts, ends, strict=True)]
-        encoding = raw.encoding
+        parts = self._parts(data, received)
+        if encoding == RAW:
+            received.bodies = parts
+            return
         if encoding == ORDER and lane % self._peer.processes == COORDINATOR and self._peer.process != COORDINATOR:
-            return [decode_order(part) for part in parts]
-        if encoding != MIXED:
-            return self._codec.decode_many(encoding, parts)
-        decode = self._codec.decode_or_mark
-        return [decode(kind, part) for kind, part in zip(self._columns.encodings(count), parts, strict=True)]
+            received.bodies = [decode_order(part) for part in parts]
+        elif encoding != MIXED:
+            received.bodies = self._codec.decode_many(encoding, parts)
+        else:
+            decode = self._codec.decode_or_mark
+            encodings = self._columns.encodings(received.count)
+            received.bodies = [decode(kind, part) for kind, part in zip(encodings, parts, strict=True)]
+        received.undecodable = Undecodable in map(type, received.bodies)
+
+    def _parts(self, data: memoryview, received: Received) -> list[bytes]:
+        """Copy the bodies out of the lane."""
+        start, size, count = received.start, received.size, received.count
+        if count == 1:
+            at = start + _HEADER_BYTES
+            return [data[at : at + size].tobytes()]
+        if size != _VARIES and count >= _CHUNK:
+            return self._cut(data, start, size, count)
+        run = data[start : start + received.bytes].tobytes()
+        starts, ends = self._columns.starts(count), self._columns.ends(count)
+        return [run[a:b] for a, b in zip(starts, ends, strict=True)]
 
     def _cut(self, data: memoryview, start: int, size: int, count: int) -> list[bytes]:
         """Copy out bodies of one size: a prepared Struct takes 64 records at a time."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Literal
 
+from fabric import counters
 from fabric.agent import Agent, AgentGroup, AgentRef, addresses_of, register_messenger
 from fabric.channel import Received, Receiver, as_sequence
 from fabric.codec import Codec, revive
@@ -24,7 +25,7 @@ from fabric.config import FabricConfig, usable_cpus
 from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.errors import ClosedError, FabricError, WorkerLostError
-from fabric.messages import FAILURE, REPLY, REQUEST, SHUTDOWN, DeadLetter, ErrorInfo
+from fabric.messages import COORDINATOR, FAILURE, REPLY, REQUEST, SHUTDOWN, DeadLetter, ErrorInfo
 from fabric.pending import One, Promise, settle
 from fabric.replies import Replies
 from fabric.restart import GiveUp, RestartPolicy
@@ -79,7 +80,7 @@ class Fabric:
         self._dead_letter_count = 0
         self._restarts = 0
         self._policies: dict[int, RestartPolicy] = {}
-        self._handled_at_start: dict[int, int] = {}
+        self._progress: dict[int, int] = {}
         self._segment = Segment.create(self.config, max_workers)
         self.identity = self._segment.layout.identity
         self._peer = self._segment.peer()
@@ -312,11 +313,11 @@ class Fabric:
                 self._directory.count(slot),
                 self._segment.counters_of(slot),
                 self._peer.backlog(slot)[0],
-                self._switchboard.sent[slot],
+                self._peer.sent(slot),
             )
             for slot in self._spawner.slots
         )
-        facts = self._peer.facts()
+        own_alarms = self._segment.counters_of(COORDINATOR)[counters.ALARMS]
         return Statistics(
             workers=workers,
             agents=self._directory.total,
@@ -324,7 +325,7 @@ class Fabric:
             late_replies=self._replies.late,
             dead_letters=self._dead_letter_count,
             restarts=self._restarts,
-            alarms=facts["alarms"] + sum(worker.alarms for worker in workers),
+            alarms=own_alarms + sum(worker.alarms for worker in workers),
         )
 
     def resize(self, workers: int) -> None:
@@ -350,7 +351,7 @@ class Fabric:
 
     def _start_worker(self, slot: int) -> None:
         self._policies[slot] = RestartPolicy(self.config.max_restarts, self.config.restart_window)
-        self._handled_at_start[slot] = 0
+        self._progress[slot] = self._peer.progress(slot)
         self._crew.start(slot, [])
 
     def _send_away(self, slots: Iterable[int], how: str) -> None:
@@ -365,9 +366,9 @@ class Fabric:
         policy = self._policies.get(death.slot)
         if policy is None or self._closed:
             return
-        handled = self._segment.counters_of(death.slot)[0]
-        decision = policy.died(time.monotonic(), handled != self._handled_at_start[death.slot])
-        self._handled_at_start[death.slot] = handled
+        progress = self._peer.progress(death.slot)
+        decision = policy.died(time.monotonic(), progress != self._progress[death.slot])
+        self._progress[death.slot] = progress
         error = WorkerLostError(death.slot, death.pid, death.exitcode)
         if isinstance(decision, GiveUp):
             self._give_up(death.slot, error, decision.reason)

@@ -1,16 +1,20 @@
-"""Name the counters in a process's block: one writer each, bumped once a batch, read by anyone."""
+"""Name the counters in a process's block: one writer each, bumped once a batch, read by anyone.
 
-HANDLED = 0  # messages handled
+The first are kept by the C core (native/fab_segment.h); the others by the loop.
+"""
+
+RECEIVED = 0  # records read from lanes
 BATCHES = 1
-REPLIES = 2
-ERRORS = 3  # messages whose handler raised, or that found no agent
-BYTES_IN = 4
-BUSY_NS = 5  # time in the host
-AGENTS = 6  # alive now
-LOST = 7  # messages to agents that had stopped meanwhile
-PARKS = 8
-ALARMS = 9  # lost wake-ups found by the safety net: must be 0
-DROPPED_BYTES = 10  # bytes in lanes that could not be records
-SENT = 11
-LATE_REPLIES = 12  # replies that nobody waits for any more
-PID = 13
+BYTES_IN = 2  # headers included
+PARKS = 3  # times that it slept
+ALARMS = 4  # lost wake-ups found by the safety net: must be 0
+SPINS_WON = 5  # waits that ended before it slept
+WAITED_NS = 6  # time without work
+
+PID = 16
+AGENTS = 17  # alive now
+ERRORS = 18  # messages whose handler raised, or that found no agent
+LOST = 19  # messages to agents that had stopped meanwhile
+LATE_REPLIES = 20  # replies that nobody waits for any more
+DROPPED_BYTES = 21  # bytes in lanes that could not be records
+STARTED_NS = 22  # monotonic clock

@@ -168,20 +168,22 @@ class Replies:
     # Leading.
 
     def _lead_until(self, reached: Callable[[], bool], reasons: int, deadline: float | None) -> bool:
+        """Drain until `reached`. It was looked at before, so wait first: that returns at once if there is work."""
         wait = self._peer.wait
+        seconds = None
         while True:
-            self._drain()
-            if reached() or self._closed:
-                return True
-            seconds = None
             if deadline is not None:
                 seconds = deadline - time.monotonic()
                 if seconds <= 0:
-                    return False
+                    self._drain()
+                    return reached()
             for reason in list(self._wanted):
                 reasons |= reason
             if wait(reasons, -1, seconds) == EINTR:
                 time.sleep(0)  # let Python run the signal's handler
+            self._drain()
+            if reached() or self._closed:
+                return True
             if self._wanted:
                 self._wake_followers()
 
@@ -219,6 +221,8 @@ class Replies:
             receiver.commit(received.lane, received.end_of(received.count))
             for finish, token in finishes:
                 self._later(finish, token)
+            if not received.more:
+                return
 
     def _give(
         self,

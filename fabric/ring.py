@@ -117,16 +117,21 @@ class Layout:
 class Columns:
     """A run of records as columns of numbers; reused by each `Peer.receive`."""
 
-    __slots__ = ("_c", "_correlations", "_encodings", "_ends", "_senders", "_starts", "_targets", "raw")
+    __slots__ = ("_c", "_correlations", "_encodings", "_ends", "_facts", "_senders", "_starts", "_targets", "raw")
 
     def __init__(self) -> None:
         self.raw = self._c = ffi.new("struct fab_columns *")
+        self._facts = ffi.cast("uint64_t *", self._c)
         self._targets = self._c.targets
         self._senders = self._c.senders
         self._correlations = self._c.correlations
         self._starts = self._c.starts
         self._ends = self._c.ends
         self._encodings = self._c.encodings
+
+    def facts(self) -> list[int]:
+        """Return what holds for the run, in the order of struct fab_columns: one call for all of it."""
+        return ffi.unpack(self._facts, lib.FAB_COLUMN_FACTS)  # type: ignore[no-any-return]
 
     def targets(self, count: int) -> list[int]:
         """Return the target addresses."""
@@ -381,15 +386,17 @@ class Peer:
             state,
         )
 
-    def facts(self) -> dict[str, int]:
-        """Return the counts that the C core keeps: alarms (must be 0), parks, spins won, bytes dropped."""
-        c = self.c
-        return {
-            "alarms": c.alarms,
-            "parks": c.parks,
-            "spins_won": c.spins_won,
-            "dropped_bytes": lib.fab_peer_dropped(c),
-        }
+    def sent(self, lane: int) -> int:
+        """Return how many messages went into one of our lanes."""
+        return int(lib.fab_peer_sent(self.c, lane))
+
+    def progress(self, process: int) -> int:
+        """Return how far a process has come: a number that grows with each commit, and only so."""
+        return int(lib.fab_peer_progress(self.c, process))
+
+    def dropped_bytes(self) -> int:
+        """Return how many bytes in incoming lanes could not be records."""
+        return int(lib.fab_peer_dropped(self.c))
 
 
 class Lifeline:

@@ -15,12 +15,11 @@ class WorkerStatistics:
     pid: int
     alive: bool
     agents: int
-    handled: int
+    received: int
     batches: int
-    replies: int
     errors: int
     bytes_in: int
-    busy_seconds: float
+    waited_seconds: float
     lane_bytes: int
     sent: int
     parks: int
@@ -30,7 +29,7 @@ class WorkerStatistics:
     @property
     def batch_size(self) -> float:
         """Mean messages a batch."""
-        return self.handled / self.batches if self.batches else 0.0
+        return self.received / self.batches if self.batches else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,9 @@ class Statistics:
     alarms: int
 
     @property
-    def handled(self) -> int:
-        """Messages handled by all workers."""
-        return sum(worker.handled for worker in self.workers)
+    def received(self) -> int:
+        """Messages that the workers have taken from their lanes."""
+        return sum(worker.received for worker in self.workers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -64,12 +63,11 @@ def worker_statistics(
         pid=counters[count.PID],
         alive=alive,
         agents=agents,
-        handled=counters[count.HANDLED],
+        received=counters[count.RECEIVED],
         batches=counters[count.BATCHES],
-        replies=counters[count.REPLIES],
         errors=counters[count.ERRORS],
         bytes_in=counters[count.BYTES_IN],
-        busy_seconds=counters[count.BUSY_NS] / 1e9,
+        waited_seconds=counters[count.WAITED_NS] / 1e9,
         lane_bytes=lane_bytes,
         sent=sent,
         parks=counters[count.PARKS],

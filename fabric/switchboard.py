@@ -35,7 +35,6 @@ class Switchboard:
         self.codec = codec
         self.replies = replies
         self.closed: str | None = None  # why nothing can be sent any more
-        self.sent = [0] * peer.processes
         self._table = peer.table
         workers = range(1, peer.processes)
         self._senders = {slot: Sender(peer, slot) for slot in workers}
@@ -90,7 +89,6 @@ class Switchboard:
         slot = self.slot_of(ref._address)
         encoding, data = self.codec.encode(body, ref._json)
         self._send_one(self._senders[slot], MESSAGE | encoding << 16, ref._address, 0, data, timeout, wait)
-        self.sent[slot] += 1
 
     def ask(self, ref: AgentRef, body: Any, timeout: float | None) -> Any:
         """Send a question, wait for the reply."""
@@ -105,7 +103,6 @@ class Switchboard:
             meta = MESSAGE | encoding << 16
             if not sender.send_one(meta, address, correlation, data):
                 self._send_one(sender, meta, address, correlation, data, timeout, True)
-            self.sent[slot] += 1
             if not self.replies.wait(entry, deadline):
                 raise TimeoutError(f"no reply from {ref!r} within {timeout} s; the message is handled all the same")
         except BaseException:
@@ -129,7 +126,6 @@ class Switchboard:
         except BaseException:
             self.replies.forget(correlation)
             raise
-        self.sent[slot] += 1
         return correlation
 
     def order(self, slot: int, kind: int, order: Any, entry: One, control: bool = False) -> int:
@@ -246,7 +242,6 @@ class Switchboard:
                 elif correlation is not None:
                     batch.correlations(array("Q", [correlation + start + i for i in order]))
                 batches.append((slot, batch))
-                self.sent[slot] += batch.count
             self._put_all(batches, deadline)
             if correlation is not None:
                 self.replies.drain_if_free()

@@ -153,8 +153,13 @@ static inline int fab_peer_outbox_flush(struct fab_peer *s, uint64_t *lost) {
 static inline int32_t fab_peer_receive(struct fab_peer *s, uint32_t most, uint64_t most_bytes,
                                        struct fab_columns *cols) {
     int32_t lane = fab_peer_next(s);
-    if (lane >= 0)
-        fab_consumer_peek(&s->in[lane], most, most_bytes, cols);
+    if (lane < 0)
+        return lane;
+    fab_consumer_peek(&s->in[lane], most, most_bytes, cols);
+    cols->more = (uint64_t)fab_peer_ready(s); /* saves the caller the call that would find nothing */
+    fab_count(s->words, FAB_COUNT_RECEIVED, cols->count);
+    fab_count(s->words, FAB_COUNT_BATCHES, 1);
+    fab_count(s->words, FAB_COUNT_BYTES_IN, cols->bytes);
     return lane;
 }
 

@@ -2,6 +2,7 @@
 
 #define FAB_BATCH_MAX ...
 #define FAB_TOKEN_SHIFT ...
+#define FAB_COLUMN_FACTS ...
 #define FAB_PROCESSES_MAX ...
 #define FAB_COUNTERS ...
 #define FAB_WAITS_MESSAGES ...
@@ -52,24 +53,14 @@ struct fab_batch {
 };
 
 struct fab_columns {
-    uint32_t count;
-    uint32_t kind;
-    uint32_t encoding;
-    uint32_t flags;
-    uint32_t asks;
-    uint32_t size;
-    uint64_t token;
-    uint64_t step;
-    uint64_t start;
-    uint64_t bytes;
-    uint64_t end;
-    uint64_t sent_at;
+    uint64_t count;
     uint64_t targets[...];
     uint64_t senders[...];
     uint64_t correlations[...];
     uint32_t starts[...];
     uint32_t ends[...];
     uint8_t encodings[...];
+    ...;
 };
 
 struct fab_lifeline {
@@ -80,9 +71,6 @@ struct fab_lifeline {
 };
 
 struct fab_peer {
-    uint64_t alarms;
-    uint64_t parks;
-    uint64_t spins_won;
     ...;
 };
 
@@ -104,6 +92,8 @@ void fab_peer_ring(const struct fab_peer *peer, uint32_t process);
 uint64_t fab_peer_body_limit(const struct fab_peer *peer, uint32_t lane);
 uint64_t fab_peer_backlog(struct fab_peer *peer, uint32_t lane, uint64_t *head);
 uint64_t fab_peer_dropped(const struct fab_peer *peer);
+uint64_t fab_peer_sent(const struct fab_peer *peer, uint32_t lane);
+uint64_t fab_peer_progress(const struct fab_peer *peer, uint32_t process);
 
 /* send */
 int fab_peer_send_one(struct fab_peer *peer, uint32_t lane, uint32_t meta, uint64_t target, uint64_t sender,

@@ -37,6 +37,21 @@ static inline uint64_t fab_peer_body_limit(const struct fab_peer *s, uint32_t la
     return s->out[lane].capacity == 0 ? 0 : fab_ring_body_limit(s->out[lane].capacity);
 }
 
+/* How far a process has come: the sum of the heads of its incoming lanes. It grows with each commit, and
+ * only so; whoever replaces dead processes asks whether the last one got anywhere. */
+static inline uint64_t fab_peer_progress(const struct fab_peer *s, uint32_t process) {
+    const uint8_t *block = s->whole + fab_block_offset(&s->header, process);
+    uint64_t sum = 0;
+    for (uint32_t lane = 0; lane < 2 * s->header.processes; lane++) /* relaxed: its writer is dead */
+        sum += atomic_load_explicit(fab_peer_counter(block, fab_heads_offset(), lane), memory_order_relaxed);
+    return sum;
+}
+
+/* Messages that went into one of our lanes. */
+static inline uint64_t fab_peer_sent(const struct fab_peer *s, uint32_t lane) {
+    return s->out[lane].sequence;
+}
+
 /* Bytes dropped as unreadable from all incoming lanes; a broken lane counts one more. */
 static inline uint64_t fab_peer_dropped(const struct fab_peer *s) {
     uint64_t dropped = 0;

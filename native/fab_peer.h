@@ -24,9 +24,6 @@ struct fab_peer {
     uint32_t cores;     /* CPUs this process may use: spinning beside more awake processes is futile */
     uint32_t next_lane; /* round robin among incoming lanes */
     int bell;
-    uint64_t alarms; /* work found after the safety net's timeout: a lost wake-up. Must stay 0 */
-    uint64_t parks;
-    uint64_t spins_won;
     struct fab_spin spin;
     struct fab_producer outbox_in; /* worker: both ends of its outbox */
     struct fab_consumer outbox_out;
@@ -255,7 +252,7 @@ static inline int fab_peer_arm(struct fab_peer *s, uint32_t reasons) {
     atomic_store_explicit(&s->words->sleeping, reasons, FAB_W2A);
     if (fab_peer_look_again(s, reasons))
         return 1;
-    s->parks++;
+    fab_count(s->words, FAB_COUNT_PARKS, 1);
     if (s->process != 0) /* nothing to do here: that may be what the coordinator waits for */
         fab_doorbell_notify(&fab_peer_words(s, 0)->sleeping, FAB_WAITS_QUIET, s->bells[0]);
     return 0;
@@ -281,7 +278,8 @@ static inline int fab_peer_park(struct fab_peer *s, uint32_t reasons, int extra,
         /* Work, and no bell: its publisher may have been stopped between the two, so wait for that. Not
          * quiet: it comes with a head, and the bell for it only when the process of that head parks. */
         if (rc == 0 && fab_peer_look_again(s, reasons & ~FAB_WAITS_QUIET)) {
-            s->alarms += ppoll(fds, 1, &(struct timespec){.tv_nsec = FAB_LATE_BELL_NS}, NULL) == 0;
+            fab_count(s->words, FAB_COUNT_ALARMS,
+                      ppoll(fds, 1, &(struct timespec){.tv_nsec = FAB_LATE_BELL_NS}, NULL) == 0);
             rc = 1;
         }
     }
@@ -289,6 +287,12 @@ static inline int fab_peer_park(struct fab_peer *s, uint32_t reasons, int extra,
     if (rc > 0 && extra >= 0 && (fds[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
         return 2;
     return rc > 0 ? 1 : rc;
+}
+
+/* Learn from a wait, and count it. */
+static inline void fab_peer_waited(struct fab_peer *s, int64_t budget, int64_t waited, int slept) {
+    fab_spin_learn(&s->spin, budget, waited, slept);
+    fab_count(s->words, FAB_COUNT_WAITED_NS, (uint64_t)waited);
 }
 
 /* Wait until there may be something to do: spin a little, then sleep. Returns as fab_peer_park, and
@@ -301,12 +305,12 @@ static inline int fab_peer_wait(struct fab_peer *s, uint32_t reasons, int extra,
     int64_t budget = fab_peer_awake(s) > s->cores ? 0 : fab_spin_budget(&s->spin);
     budget = budget < timeout_ns ? budget : timeout_ns;
     if (budget > 0 && fab_peer_spin(s, reasons, budget, start)) {
-        s->spins_won++;
-        fab_spin_learn(&s->spin, budget, fab_now() - start, 0);
+        fab_count(s->words, FAB_COUNT_SPINS_WON, 1);
+        fab_peer_waited(s, budget, fab_now() - start, 0);
         return 1;
     }
     int rc = fab_peer_park(s, reasons, extra, timeout_ns);
-    fab_spin_learn(&s->spin, budget, fab_now() - start, 1);
+    fab_peer_waited(s, budget, fab_now() - start, 1);
     return rc;
 }
 

@@ -44,6 +44,7 @@
 #define FAB_LINE 128       /* two cache lines: adjacent-line prefetch pairs them */
 #define FAB_ALIGN 16       /* records start at multiples of this */
 #define FAB_BATCH_MAX 1024 /* records in one set of columns */
+#define FAB_COLUMN_FACTS 13
 #define FAB_TOKEN_SHIFT 20 /* see fab_record.correlation */
 #define FAB_KIND_PAD 1     /* fills the ring up to its end; the only kind this file knows */
 
@@ -94,18 +95,19 @@ struct fab_consumer {
 
 /* A run of records of one kind, as columns. Filled by fab_consumer_peek, in the reader's memory. */
 struct fab_columns {
-    uint32_t count;
-    uint32_t kind;
-    uint32_t encoding; /* of all records, or 256 when they differ: then see encodings */
-    uint32_t flags;    /* of all records, or-ed */
-    uint32_t asks;     /* records with a correlation id */
-    uint32_t size;     /* body size of all records, or UINT32_MAX when they differ */
+    uint64_t count;
+    uint64_t kind;
+    uint64_t encoding; /* of all records, or 256 when they differ: then see encodings */
+    uint64_t flags;    /* of all records, or-ed */
+    uint64_t asks;     /* records with a correlation id */
+    uint64_t size;     /* body size of all records, or UINT32_MAX when they differ */
     uint64_t token;    /* correlation >> FAB_TOKEN_SHIFT of all records, or UINT64_MAX */
     uint64_t step;     /* from each correlation id to the next, or 0 when it varies */
     uint64_t start;    /* offset of the run in the lane's data */
     uint64_t bytes;    /* length of the run, headers included */
     uint64_t end;      /* counter behind the run: what to commit when it is handled */
     uint64_t sent_at;  /* of the first record */
+    uint64_t more;     /* is there something else to read, in this lane or another? */
     uint64_t targets[FAB_BATCH_MAX];
     uint64_t senders[FAB_BATCH_MAX];
     uint64_t correlations[FAB_BATCH_MAX];
@@ -113,6 +115,9 @@ struct fab_columns {
     uint32_t ends[FAB_BATCH_MAX];
     uint8_t encodings[FAB_BATCH_MAX];
 };
+
+static_assert(offsetof(struct fab_columns, targets) == 13 * 8,
+              "Python reads the 13 facts before as one array");
 
 /* Bytes a record with this body takes in the ring. */
 static inline uint64_t fab_record_span(uint64_t body_bytes) {
@@ -258,7 +263,7 @@ static inline int fab_consumer_header(const struct fab_consumer *c, uint64_t roo
 
 /* Add one record to the run. */
 static inline void fab_columns_add(struct fab_columns *cols, const struct fab_record *r) {
-    uint32_t i = cols->count++;
+    uint64_t i = cols->count++;
     uint32_t body = r->size - (uint32_t)sizeof *r;
     cols->targets[i] = r->target;
     cols->senders[i] = r->sender;
@@ -318,7 +323,7 @@ static inline uint32_t fab_consumer_peek(struct fab_consumer *c, uint32_t most, 
         fab_columns_add(cols, &r);
     }
     cols->end = c->read;
-    return cols->count;
+    return (uint32_t)cols->count;
 }
 
 /* Hand the bytes below `end` back to the producer. Returns 1 when that moved the head.

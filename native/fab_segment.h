@@ -32,6 +32,15 @@
 #define FAB_COUNTERS 128u
 #define FAB_PROCESSES_MAX 257u
 
+/* Counters that the C core keeps itself, by index; fabric/counters.py names these and Python's own. */
+#define FAB_COUNT_RECEIVED 0
+#define FAB_COUNT_BATCHES 1
+#define FAB_COUNT_BYTES_IN 2
+#define FAB_COUNT_PARKS 3
+#define FAB_COUNT_ALARMS 4 /* work found after the safety net's timeout: a lost wake-up. Must stay 0 */
+#define FAB_COUNT_SPINS_WON 5
+#define FAB_COUNT_WAITED_NS 6
+
 /* What the coordinator chose; the first thing in the segment, and what decides every offset. */
 struct fab_header {
     uint64_t magic;
@@ -65,6 +74,12 @@ struct fab_counter_line {
     alignas(FAB_LINE) _Atomic(uint64_t) value;
 };
 static_assert(sizeof(struct fab_counter_line) == FAB_LINE, "one head or tail a line: one writer each");
+
+/* Bump one of our own counters: one writer, so no read-modify-write. Relaxed: nobody acts on it. */
+static inline void fab_count(struct fab_words *own, uint32_t counter, uint64_t by) {
+    uint64_t value = atomic_load_explicit(&own->counters[counter], memory_order_relaxed);
+    atomic_store_explicit(&own->counters[counter], value + by, memory_order_relaxed);
+}
 
 static inline uint64_t fab_page_align(uint64_t bytes) {
     return (bytes + FAB_PAGE - 1) & ~(FAB_PAGE - 1);

@@ -47,7 +47,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.workers.context", "fabric.replies"),
     ("fabric.workers.mailbox", "fabric.switchboard"),
     ("fabric.workers.host", "fabric.spawning"),
-    ("fabric.waving",),
+    ("fabric.waving", "fabric.workers.publisher"),
     ("fabric.workers.loop", "fabric.coordinator"),
     ("fabric.workers.forkserver", "fabric.executor", "fabric.pool", "fabric.queue", "fabric.testing"),
     ("fabric.workers.__main__", "fabric"),  # `fabric` is the list of public names

@@ -23,6 +23,7 @@ from fabric.workers.forkserver import ForkServer, ignore_interrupts
 from fabric.workers.host import Host
 from fabric.workers.loop import Loop
 from fabric.workers.outbox import Outbox
+from fabric.workers.publisher import Publisher
 
 _GRACE = 0.5  # seconds that on_stop may take after the coordinator has died
 
@@ -64,7 +65,9 @@ def worker_main(boot: Any, slot: int, orders: Any) -> int:
     host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us)
     host.cursor = segment.cursor()
     register_messenger(host)
-    loop = Loop(peer, receiver, senders, host, segment.counters(), boot.attention)
+    counters = segment.counters()
+    publisher = Publisher(peer, senders, host, outbox, counters, boot.attention)
+    loop = Loop(peer, receiver, host, outbox, publisher, counters)
     try:
         loop.start(orders)
         loop.run(config.batch_size, lifeline)

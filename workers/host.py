@@ -68,7 +68,7 @@ class Host:
         self._publish_after = int(publish_after_us * 1000)
         self._agents: dict[int, Any] = {_NOWHERE: _Refuser}
         self._batchers: dict[int, Any] = {}
-        self._mailboxes: dict[int, Mailbox] = {}
+        self.mailboxes: dict[int, Mailbox] = {}
         self.json_choices: dict[int, bool | None] = {}
         self._received: Any = None
         self._targets: list[int] = []
@@ -77,7 +77,7 @@ class Host:
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._token = 0
         self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._timers: list[tuple[float, int, AgentRef, Any]] = []
+        self.timers: list[tuple[float, int, AgentRef, Any]] = []
 
     # What the loop calls.
 
@@ -181,13 +181,13 @@ class Host:
 
     def due_timers(self, now: float) -> float | None:
         """Send what tell_later promised for now; return seconds until the next, None when there is none."""
-        while self._timers and self._timers[0][0] <= now:
-            _, _, ref, body = heapq.heappop(self._timers)
+        while self.timers and self.timers[0][0] <= now:
+            _, _, ref, body = heapq.heappop(self.timers)
             try:
                 self.tell(ref, body, None, False)
             except FabricError as error:
                 self.failures.append((ref.address, COORDINATOR, self.describe(error, ref.address)))
-        return self._timers[0][0] - now if self._timers else None
+        return self.timers[0][0] - now if self.timers else None
 
     @property
     def count(self) -> int:
@@ -197,7 +197,7 @@ class Host:
     @property
     def busy_coroutines(self) -> bool:
         """Is a coroutine of some agent in hand?"""
-        return any(not mailbox.idle for mailbox in self._mailboxes.values())
+        return any(not mailbox.idle for mailbox in self.mailboxes.values())
 
     # What the context and mailboxes call.
 
@@ -254,7 +254,7 @@ class Host:
         """Remember to send a message."""
         self.codec.encode(body, ref._json)  # what cannot be sent is said now, to the one who wrote it
         self._token += 1
-        heapq.heappush(self._timers, (time.monotonic() + seconds, self._token, ref, body))
+        heapq.heappush(self.timers, (time.monotonic() + seconds, self._token, ref, body))
 
     def request_spawn(self, kind: type[Agent], count: int, options: dict[str, Any]) -> Awaitable[Any]:
         """Ask the coordinator to spawn."""
@@ -393,7 +393,7 @@ class Host:
         if hasattr(agent, "on_batch"):
             self._batchers[address] = agent
         elif inspect.iscoroutinefunction(agent.on_message):
-            receiver = self._mailboxes[address] = Mailbox(self, agent)
+            receiver = self.mailboxes[address] = Mailbox(self, agent)
         self._agents[address] = receiver
         if type(agent).on_start is not Agent.on_start:
             self._starting = address
@@ -405,7 +405,7 @@ class Host:
             return
         self._batchers.pop(address, None)
         self.json_choices.pop(address, None)
-        mailbox = self._mailboxes.pop(address, None)
+        mailbox = self.mailboxes.pop(address, None)
         agent = receiver if mailbox is None else mailbox.agent
         if mailbox is not None:
             mailbox.cancel()

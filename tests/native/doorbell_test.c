@@ -23,7 +23,7 @@ static uint32_t receive(struct fixture_fabric *f, uint32_t to) {
     uint32_t count = 0;
     for (int32_t lane; (lane = fab_peer_receive(f->peers[to], 99, UINT64_MAX, &f->cols)) >= 0;) {
         fab_peer_commit(f->peers[to], (uint32_t)lane, f->cols.end);
-        count += f->cols.count;
+        count += (uint32_t)f->cols.count;
     }
     return count;
 }
@@ -194,7 +194,7 @@ static void park_returns_at_once_when_there_is_what_it_waits_for(void) {
     CHECK_EQ(fab_peer_room_came(s), 0);
     CHECK_EQ(receive(&f, 1), 2);
     CHECK_EQ(fab_peer_park(s, FAB_WAITS_ROOM, -1, hour), 1);
-    CHECK_EQ(s->parks, 0); /* it never got as far as blocking */
+    CHECK_EQ(s->words->counters[FAB_COUNT_PARKS], 0); /* it never got as far as blocking */
     CHECK_EQ(atomic_load(&s->words->sleeping), 0);
     fixture_fabric_close(&f);
 }
@@ -216,7 +216,7 @@ static void park_ends_for_a_bell_a_descriptor_or_the_time(void) {
     CHECK(fab_now() - start >= 3000000);
     CHECK_EQ(close(ends[1]), 0);
     CHECK_EQ(fab_peer_park(s, FAB_WAITS_MESSAGES, ends[0], hour), 2);
-    CHECK_EQ(s->parks, 5);
+    CHECK_EQ(s->words->counters[FAB_COUNT_PARKS], 5);
     CHECK_EQ(close(ends[0]), 0);
     fixture_fabric_close(&f);
 }
@@ -261,7 +261,7 @@ static void *publish_without_ringing(void *arg) {
 static void work_that_nobody_rang_for_is_an_alarm(void) {
     struct fixture_fabric f;
     fixture_fabric_open(&f, 2, FAB_PAGE);
-    while (f.peers[0]->alarms == 0) {
+    while (f.peers[0]->words->counters[FAB_COUNT_ALARMS] == 0) {
         pthread_t thread;
         CHECK_EQ(pthread_create(&thread, NULL, publish_without_ringing, &f), 0);
         while (!fab_peer_ready(f.peers[0]))
@@ -269,7 +269,7 @@ static void work_that_nobody_rang_for_is_an_alarm(void) {
         CHECK_EQ(pthread_join(thread, NULL), 0);
         CHECK_EQ(receive(&f, 0), 1);
     }
-    f.peers[0]->alarms = 0;
+    f.peers[0]->words->counters[FAB_COUNT_ALARMS] = 0;
     fixture_fabric_close(&f);
 }
 

@@ -125,7 +125,7 @@ static inline void fixture_fabric_open(struct fixture_fabric *f, uint32_t proces
 
 static inline void fixture_fabric_close(struct fixture_fabric *f) {
     for (uint32_t p = 0; p < f->header.processes; p++) {
-        CHECK_EQ(f->peers[p]->alarms, 0);
+        CHECK_EQ(f->peers[p]->words->counters[FAB_COUNT_ALARMS], 0);
         free(f->peers[p]);
         CHECK_EQ(close(f->bells[p]), 0);
     }

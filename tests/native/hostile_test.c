@@ -105,6 +105,31 @@ static void a_tail_that_cannot_be_breaks_the_lane_for_good(void) {
     }
 }
 
+static void a_tail_beyond_what_is_handed_back_breaks_the_lane(void) {
+    struct fixture_lane l;
+    fixture_lane_open(&l, FIXTURE_GUARDED, BYTES, 0);
+    put(&l, 16);
+    CHECK_EQ(peek(&l), 1); /* and still in hand: a producer of ours would not write over it */
+    atomic_store(&l.tail, BYTES + 64);
+    CHECK_EQ(peek(&l), 0);
+    CHECK_EQ(l.c.broken, 1);
+    CHECK_EQ(fab_consumer_commit(&l.c, 64), 1);
+    fixture_lane_close(&l);
+}
+
+static void a_head_that_is_off_does_not_lead_past_the_tail(void) {
+    struct fixture_lane l;
+    fixture_lane_open(&l, FIXTURE_GUARDED, BYTES, 0);
+    put(&l, 16);
+    atomic_store(&l.head, 8); /* a dead predecessor scribbled on its own block */
+    CHECK_EQ(fab_consumer_init(&l.c, &l.tail, &l.head, l.data, BYTES), 0);
+    write_header(&l, 8, 50, KIND); /* fits into the 56 bytes that are left, but its padding does not */
+    CHECK_EQ(peek(&l), 0);
+    CHECK_EQ(l.c.dropped_bytes, 56);
+    CHECK_EQ(fab_consumer_ready(&l.c), 0);
+    fixture_lane_close(&l);
+}
+
 /* Put something into the lane that a hostile or dying producer might. */
 static void scribble(struct fixture_lane *l, uint64_t *seed) {
     uint64_t head = atomic_load(&l->head);
@@ -140,7 +165,7 @@ static uint64_t read_all(struct fixture_lane *l, uint64_t *seed) {
         CHECK_EQ(count, l->cols.count);
         CHECK_EQ(l->cols.end, c->read);
         CHECK(c->dropped_bytes - dropped + l->cols.bytes <= c->read - before);
-        CHECK(c->read - c->committed <= BYTES);
+        CHECK(c->read - c->committed <= BYTES && c->tail_seen - c->read <= BYTES);
         CHECK(count == 0 || l->cols.start + l->cols.bytes <= BYTES);
         for (uint32_t i = 0; i < count; i++) {
             CHECK(l->cols.starts[i] <= l->cols.ends[i] && l->cols.ends[i] <= l->cols.bytes);
@@ -245,6 +270,8 @@ static const struct check_test tests[] = {
     TEST(pads_that_cannot_be_are_dropped_and_counted),
     TEST(a_lane_of_pads_ends),
     TEST(a_tail_that_cannot_be_breaks_the_lane_for_good),
+    TEST(a_tail_beyond_what_is_handed_back_breaks_the_lane),
+    TEST(a_head_that_is_off_does_not_lead_past_the_tail),
     TEST(a_stream_of_nonsense_is_survived_between_guard_pages),
     TEST(a_stream_of_nonsense_is_survived_on_the_heap),
     TEST(a_producer_writes_inside_the_data_whatever_the_head_says),

@@ -44,6 +44,14 @@ static struct fab_record header(uint64_t n) {
                                .sent_at = n * 7};
 }
 
+/* Now and then let the other side run full or empty. */
+static void pause_at_times(uint64_t *seed) {
+    if (fixture_below(seed, 50) != 0)
+        return;
+    for (uint32_t pause = fixture_below(seed, 10000); pause > 0; pause--)
+        fab_cpu_relax();
+}
+
 /* Write and publish all records in batches of a random size. */
 static void *produce(void *arg) {
     static uint8_t body[BYTES];
@@ -60,6 +68,7 @@ static void *produce(void *arg) {
             n++;
         }
         fab_producer_publish(p);
+        pause_at_times(&seed);
         if (atomic_load_explicit(&p->starved_at, memory_order_relaxed) != 0)
             sched_yield();
     }
@@ -97,6 +106,7 @@ static void consume(struct fixture_lane *l) {
         n += count;
         if (count == 0 || fixture_below(&seed, 3) == 0)
             fab_consumer_commit(&l->c, l->cols.end);
+        pause_at_times(&seed);
         if (count == 0)
             sched_yield();
     }
