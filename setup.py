@@ -20,7 +20,7 @@ setup(
     # In a checkout the symlink fabric/workers says the same; built archives know only these lines.
     packages=["fabric", "fabric.integrations", "fabric.workers"],
     package_dir={"fabric": "fabric", "fabric.workers": "workers"},
-    package_data={"fabric": ["py.typed"]},
+    package_data={"fabric": ["py.typed", "*.pyi"]},
     include_package_data=False,
     cffi_modules=["native/build_ffi.py:ffi"],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},  # cffi builds abi3: one wheel for all

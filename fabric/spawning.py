@@ -32,7 +32,7 @@ from fabric.placement import Load, Policy, place
 from fabric.switchboard import Switchboard
 
 _SAMPLE = 1_000  # agents made first of a larger batch, to see how much memory one takes
-_LEAST_BYTES = 256
+_ALWAYS_FITS = 64 << 20  # bytes
 
 
 class Recipe(NamedTuple):
@@ -127,24 +127,29 @@ class Spawner:
         `first` is the index of the first in a larger whole: where its values in `each` begin.
         """
         with self._turn:
-            admit(count, _LEAST_BYTES, Budget(available_bytes(), self._directory.room))
-            sample = _SAMPLE if count > 2 * _SAMPLE else count
+            admit(count, 0, Budget(0, self._directory.room))
+            sample = _sample_of(count)
             made = self._make(recipe, first, sample)
             if sample < count:
-                rest = count - sample
-                needed = estimate(0, made.bytes_grown, sample)
-                try:
-                    admit(rest, needed, Budget(available_bytes(), self._directory.room))
-                except SpawnError:
-                    self.stop(made.addresses, None)
-                    raise
-                more = self._make(recipe, first + sample, rest)
+                self._admit_rest(made, count - sample)
+                more = self._make(recipe, first + sample, count - sample)
                 made.addresses.extend(more.addresses)
                 made.failures.update({sample + i: why for i, why in more.failures.items()})
         alive = made.addresses
         if made.failures:
             alive = array("Q", [a for i, a in enumerate(made.addresses) if i not in made.failures])
         return AgentGroup(self._messenger, alive, prefers_json(recipe.kind)), made.failures
+
+    def _admit_rest(self, made: Made, rest: int) -> None:
+        """Refuse the rest of a batch that would not fit, by what its first agents took; stop those again."""
+        needed = estimate(0, made.bytes_grown, len(made.addresses))
+        if needed * rest < _ALWAYS_FITS:  # looking at the machine's memory takes longer than this is worth
+            return
+        try:
+            admit(rest, needed, Budget(available_bytes(), self._directory.room))
+        except SpawnError:
+            self.stop(made.addresses, None)
+            raise
 
     def _make(self, recipe: Recipe, first: int, count: int) -> Made:
         directory = self._directory
@@ -258,6 +263,11 @@ class Spawner:
         for group in groups:
             with contextlib.suppress(FabricError):
                 self.stop(group.addresses, None)
+
+
+def _sample_of(count: int) -> int:
+    """How many agents of a batch are made first: all of a small one, else a tenth, and 1,000 at most."""
+    return count if count < 100 else min(_SAMPLE, count // 10)
 
 
 def _without_the_stopped(order: SpawnOrder, alive: set[int]) -> SpawnOrder:

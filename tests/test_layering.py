@@ -45,7 +45,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.directory",
     ),
     ("fabric.workers.context", "fabric.replies"),
-    ("fabric.workers.mailbox", "fabric.switchboard"),
+    ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.switchboard"),
     ("fabric.workers.host", "fabric.spawning"),
     ("fabric.waving", "fabric.workers.publisher"),
     ("fabric.workers.loop", "fabric.coordinator"),

@@ -4,33 +4,20 @@ No process and no shared memory here. The loop gives a batch (`begin`), has it h
 and takes what is to be sent: `values` (a reply for each message of the slice), `failures`, and the outbox.
 """
 
-import asyncio
 import gc
-import heapq
 import inspect
 import pickle
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from typing import Any
 
-from fabric.agent import Agent, AgentGroup, AgentRef
-from fabric.codec import Codec, describe, revive
-from fabric.errors import AgentNotFoundError, BackpressureError, EncodingError, FabricError
-from fabric.messages import (
-    COORDINATOR,
-    INDEX_BITS,
-    ErrorInfo,
-    PrewarmOrder,
-    Request,
-    SpawnOrder,
-    SpawnReport,
-    show,
-)
-from fabric.workers.context import Context, Ticket, current_ticket
+from fabric.agent import Agent
+from fabric.codec import Codec, describe
+from fabric.messages import COORDINATOR, ErrorInfo, PrewarmOrder, SpawnOrder, SpawnReport
 from fabric.workers.ledger import Stretch
-from fabric.workers.mailbox import Mailbox
+from fabric.workers.messenger import WorkerMessenger
+from fabric.workers.outbox import Outbox
 from fabric.workers.warm import WarmPool, construct
 
 _NOWHERE = -1  # stands in `targets` for messages whose body cannot be read
@@ -46,40 +33,20 @@ class _Refuser:
         raise body.error
 
 
-class Host:
-    """The agents of one worker. Also what references do in this process (fabric.agent.Messenger)."""
+class Host(WorkerMessenger):
+    """The agents of one worker."""
 
-    def __init__(self, identity: int, codec: Codec, outbox: Any, table: Sequence[int], publish_after_us: float) -> None:
-        self.identity = identity
-        self.context = Context(self)
-        self.codec = codec
+    def __init__(
+        self, identity: int, codec: Codec, outbox: Outbox, table: Sequence[int], publish_after_us: float
+    ) -> None:
+        super().__init__(identity, codec, outbox, table)
         self.values: list[Any] = []
-        self.deferred: set[int] = set()
-        self.failures: list[tuple[int, int, ErrorInfo]] = []
-        self.finished: list[Ticket] = []
-        self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
-        self.index = 0
-        self.cursor: Any = [0]
-        self.errors = 0
-        self.closing = False
+        self.cursor: Any = [0]  # which message is in hand: a word that the supervisor can read
         self.warm = WarmPool()
-        self.outbox = outbox
-        self._table = table
+        self.mailboxes: dict[int, Any] = {}
         self._publish_after = int(publish_after_us * 1000)
         self._agents: dict[int, Any] = {_NOWHERE: _Refuser}
         self._batchers: dict[int, Any] = {}
-        self.mailboxes: dict[int, Mailbox] = {}
-        self.json_choices: dict[int, bool | None] = {}
-        self._received: Any = None
-        self._targets: list[int] = []
-        self.stretch: Stretch | None = None
-        self._starting = COORDINATOR
-        self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._token = 0
-        self._event_loop: asyncio.AbstractEventLoop | None = None
-        self.timers: list[tuple[float, int, AgentRef, Any]] = []
-
-    # What the loop calls.
 
     def begin(self, received: Any, stretch: Stretch) -> None:
         """Take a batch in hand; its messages count as part of `stretch` of their lane."""
@@ -168,27 +135,6 @@ class Host:
         kind, args, kwargs = pickle.loads(order.recipe)
         self.warm.want(order.recipe, order.share, lambda: construct(kind, args, kwargs))
 
-    def resolve(self, correlation: int, body: Any) -> bool:
-        """Give a reply to the coroutine that awaits it. False: nobody does any more."""
-        future = self._asked.pop(correlation >> INDEX_BITS, None)
-        if future is None or future.done():
-            return False
-        if isinstance(body, ErrorInfo):
-            future.set_exception(revive(body, self.codec.allow_pickle))
-        else:
-            future.set_result(body)
-        return True
-
-    def due_timers(self, now: float) -> float | None:
-        """Send what tell_later promised for now; return seconds until the next, None when there is none."""
-        while self.timers and self.timers[0][0] <= now:
-            _, _, ref, body = heapq.heappop(self.timers)
-            try:
-                self.tell(ref, body, None, False)
-            except FabricError as error:
-                self.failures.append((ref.address, COORDINATOR, self.describe(error, ref.address)))
-        return self.timers[0][0] - now if self.timers else None
-
     @property
     def count(self) -> int:
         """How many agents live here."""
@@ -198,140 +144,6 @@ class Host:
     def busy_coroutines(self) -> bool:
         """Is a coroutine of some agent in hand?"""
         return any(not mailbox.idle for mailbox in self.mailboxes.values())
-
-    # What the context and mailboxes call.
-
-    def ticket_in_hand(self) -> Ticket | None:
-        """Return the message in hand, None when none is."""
-        if self._received is None:
-            return None
-        index = self.index
-        return Ticket(
-            self._targets[index],
-            self._received.senders()[index],
-            self._received.correlations()[index],
-            self.stretch,
-        )
-
-    def defer(self, in_hand: bool = False) -> Ticket:
-        """Let the message in hand be answered later; `in_hand`: it is not done before that."""
-        ticket = current_ticket.get() or self.ticket_in_hand()
-        if ticket is None:
-            raise FabricError("no message is in hand: there is nothing to answer later")
-        if current_ticket.get() is None:
-            self.deferred.add(self.index)
-        if in_hand and self.stretch is not None:
-            self.stretch.in_hand += 1
-        return ticket
-
-    def answer(self, ticket: Ticket, value: Any) -> None:
-        """Send the reply of a deferred message."""
-        if ticket.correlation == 0:
-            return
-        encoding, body = self.encode_reply(ticket.target, value)
-        self.outbox.reply(ticket.sender, ticket.target, ticket.correlation, encoding, body)
-
-    def finish(self, ticket: Ticket, value: Any) -> None:
-        """Send the reply of a coroutine's message; the loop commits it when that is out."""
-        if isinstance(value, ErrorInfo):
-            self.errors += 1
-            if ticket.correlation == 0:
-                self.failures.append((ticket.target, ticket.sender, value))
-        self.answer(ticket, value)
-        self.finished.append(ticket)
-        if self.wake is not None:
-            self.wake()
-
-    def forward(self, ref: AgentRef, body: Any) -> None:
-        """Pass the message in hand on; the receiver answers the one who asked."""
-        ticket = self.defer()
-        body = self._received.bodies[self.index] if body is ... else body
-        encoding, data = self.codec.encode(body, ref._json)
-        self.require_alive(ref.address)
-        self.outbox.tell(ref.address, ticket.sender, ticket.correlation, encoding, data)
-
-    def tell_later(self, seconds: float, ref: AgentRef, body: Any) -> None:
-        """Remember to send a message."""
-        self.codec.encode(body, ref._json)  # what cannot be sent is said now, to the one who wrote it
-        self._token += 1
-        heapq.heappush(self.timers, (time.monotonic() + seconds, self._token, ref, body))
-
-    def request_spawn(self, kind: type[Agent], count: int, options: dict[str, Any]) -> Awaitable[Any]:
-        """Ask the coordinator to spawn."""
-        return self._request(Request("spawn", (kind, count, options)))
-
-    def describe(self, error: BaseException, address: int) -> ErrorInfo:
-        """Make of an exception in an agent's code what can be sent as its reply."""
-        return describe(error, _kind_of(error), address)
-
-    def missing(self, address: int) -> ErrorInfo:
-        """What the sender to an agent that is not here gets."""
-        return ErrorInfo("not_found", f"{show(address)} has stopped, or never was", "", address, None)
-
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop of this worker; made when the first coroutine needs it."""
-        if self._event_loop is None:
-            self._event_loop = asyncio.new_event_loop()
-        return self._event_loop
-
-    def ref_to(self, address: int) -> AgentRef:
-        """Return a reference to this agent."""
-        return AgentRef(self, address, self.json_choices.get(address))
-
-    # What references do in a worker (Messenger).
-
-    def is_alive(self, address: int) -> bool:
-        """Read the shared table."""
-        return self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32) <= 0xFFFF
-
-    def require_alive(self, address: int) -> None:
-        """Raise AgentNotFoundError when nobody is at this address."""
-        if not self.is_alive(address):
-            raise AgentNotFoundError(f"{show(address)} has stopped, or never was")
-
-    def tell(self, ref: AgentRef, body: Any, timeout: float | None, wait: bool) -> None:
-        """Queue a message; see AgentRef.tell."""
-        encoding, data = self.codec.encode(body, ref._json)
-        self.require_alive(ref._address)
-        self.outbox.tell(ref._address, self._speaker(), 0, encoding, data)
-
-    def ask_async(self, ref: AgentRef, body: Any, timeout: float | None) -> Awaitable[Any]:
-        """Queue a question; await the answer. Only in a coroutine."""
-        encoding, data = self.codec.encode(body, ref._json)
-        self.require_alive(ref._address)
-        future, correlation = self._expect()
-        self.outbox.tell(ref._address, self._speaker(), correlation, encoding, data)
-        return future if timeout is None else asyncio.wait_for(future, timeout)
-
-    def ask(self, ref: AgentRef, body: Any, timeout: float | None) -> Any:
-        """Refuse: a handler that waits stops all agents of its worker, maybe the one it waits for."""
-        raise FabricError(
-            "ask() in a handler would stop the whole worker while it waits: make on_message an async def and use "
-            "`await ref.ask_async(body)`, or tell() and have the answer told back"
-        )
-
-    def submit(self, ref: AgentRef, body: Any, wait: bool) -> "Future[Any]":
-        """Refuse, as `ask`."""
-        return self.ask(ref, body, None)  # type: ignore[no-any-return]
-
-    def tell_group(self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None) -> None:
-        """Queue a message to each."""
-        if same:
-            bodies = [bodies] * len(group)
-        for ref, body in zip(group, bodies, strict=True):
-            self.tell(ref, body, timeout, False)
-
-    def ask_group(
-        self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None, return_exceptions: bool
-    ) -> list[Any]:
-        """Refuse, as `ask`."""
-        return self.ask(group[0], bodies, timeout)  # type: ignore[no-any-return]
-
-    def stop_agents(self, addresses: "array[int]", timeout: float | None) -> None:
-        """Ask the coordinator to stop agents; does not wait for it."""
-        self._request(Request("stop", (addresses,)))
-
-    # The rest is private.
 
     def _handle_grouped(self) -> int:
         """Handle a whole batch where some agents take theirs together."""
@@ -393,6 +205,8 @@ class Host:
         if hasattr(agent, "on_batch"):
             self._batchers[address] = agent
         elif inspect.iscoroutinefunction(agent.on_message):
+            from fabric.workers.mailbox import Mailbox  # brings asyncio, which most workers never need
+
             receiver = self.mailboxes[address] = Mailbox(self, agent)
         self._agents[address] = receiver
         if type(agent).on_start is not Agent.on_start:
@@ -415,41 +229,6 @@ class Host:
         except BaseException as error:
             self.errors += 1
             self.failures.append((address, COORDINATOR, self.describe(error, address)))
-
-    def _speaker(self) -> int:
-        ticket = current_ticket.get()
-        if ticket is not None:
-            return ticket.target
-        return self._starting if self._received is None else self._targets[self.index]
-
-    def end(self) -> None:
-        """Put the batch out of hand."""
-        self._received = None
-        self.stretch = None
-
-    def _expect(self) -> "tuple[asyncio.Future[Any], int]":
-        self._token += 1
-        future = self._asked[self._token] = self.loop().create_future()
-        return future, self._token << INDEX_BITS
-
-    def _request(self, request: Request) -> "asyncio.Future[Any]":
-        future, correlation = self._expect()
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need await it
-        encoding, data = self.codec.encode(request, json=False)
-        self.outbox.request(self._speaker(), correlation, encoding, data)
-        return future
-
-    def encode_reply(self, address: int, value: Any) -> tuple[int, bytes]:
-        try:
-            return self.codec.encode(value, self.json_choices.get(address))
-        except EncodingError as error:
-            return self.codec.encode(ErrorInfo("encoding", f"the reply cannot be sent: {error}", "", address, None))
-
-
-def _kind_of(error: BaseException) -> str:
-    if isinstance(error, BackpressureError):
-        return "backpressure"
-    return "encoding" if isinstance(error, EncodingError) else "agent"
 
 
 def _resident_bytes() -> int:

@@ -1,0 +1,44 @@
+"""Types of the public names; fabric/__init__.py loads each when it is first used."""
+
+from fabric.agent import Agent, AgentGroup, AgentRef
+from fabric.config import FabricConfig
+from fabric.coordinator import Fabric
+from fabric.errors import (
+    AgentError,
+    AgentNotFoundError,
+    BackpressureError,
+    ClosedError,
+    EncodingError,
+    FabricError,
+    LayoutError,
+    MessageTooLargeError,
+    PoisonMessageError,
+    SpawnError,
+    WorkerLostError,
+)
+from fabric.messages import DeadLetter
+from fabric.statistics import Statistics, WorkerStatistics
+from fabric.waves import Wave
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "AgentGroup",
+    "AgentNotFoundError",
+    "AgentRef",
+    "BackpressureError",
+    "ClosedError",
+    "DeadLetter",
+    "EncodingError",
+    "Fabric",
+    "FabricConfig",
+    "FabricError",
+    "LayoutError",
+    "MessageTooLargeError",
+    "PoisonMessageError",
+    "SpawnError",
+    "Statistics",
+    "Wave",
+    "WorkerLostError",
+    "WorkerStatistics",
+]
