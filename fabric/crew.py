@@ -69,6 +69,7 @@ class Crew:
         self._statuses: dict[int, int] = {}
         self._changed = threading.Condition()
         self._leaving = False
+        self._due: list[tuple[float, Callable[[], None]]] = []
         self._server: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
@@ -115,6 +116,16 @@ class Crew:
             worker = self._workers.get(slot)
             if worker is not None:
                 signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+
+    def empty(self) -> bool:
+        """Does no worker run?"""
+        return not self._workers
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Run a function in the supervisor thread after so many seconds, unless the crew is closed before."""
+        with self._changed:
+            self._due.append((time.monotonic() + seconds, function))
+        os.eventfd_write(self._bell, 1)
 
     def wait_ended(self, timeout: float) -> bool:
         """Wait until no worker runs any more; False when some still do after `timeout` seconds."""
@@ -200,11 +211,25 @@ class Crew:
             watched = self._watched()
             for descriptor in watched:
                 poller.register(descriptor, select.POLLIN)
-            ready = [descriptor for descriptor, _ in poller.poll()]
+            ready = [descriptor for descriptor, _ in poller.poll(self._run_due())]
             for descriptor in watched:
                 poller.unregister(descriptor)
             for descriptor in ready:
                 watched[descriptor]()
+
+    def _run_due(self) -> float | None:
+        """Run what is due; return milliseconds until the next, None when there is none."""
+        while not self._leaving:
+            with self._changed:
+                self._due.sort(key=lambda item: item[0])
+                if not self._due:
+                    return None
+                wait = self._due[0][0] - time.monotonic()
+                if wait > 0:
+                    return wait * 1000 + 1
+                _, function = self._due.pop(0)
+            function()
+        return 0
 
     def _watched(self) -> dict[int, Callable[[], None]]:
         with self._changed:

@@ -121,7 +121,8 @@ class WorkerMessenger:
 
     def request_spawn(self, kind: type[Agent], count: int, options: dict[str, Any]) -> Awaitable[Any]:
         """Ask the coordinator to spawn."""
-        return self._request(Request("spawn", (kind, count, options)))
+        made: Awaitable[Any] = self._request(Request("spawn", (kind, count, options)))
+        return made
 
     def resolve(self, correlation: int, body: Any) -> bool:
         """Give a reply to the coroutine that awaits it. False: nobody does any more."""

@@ -1,0 +1,116 @@
+"""Keep a worker in each slot: start, replace, send away, give up.
+
+a worker dies (its pidfd says so, in the supervisor thread)
+  1. ring every bell: it may have died between publishing and ringing (the death bell)
+  2. ask the restart policy; whether anything was committed since the last death counts as progress
+  3. a successor in the same slot makes the agents again and goes on from the lanes' heads,
+     or the slot is given up: its agents are lost, and those who wait for them are told
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+from fabric.config import FabricConfig
+from fabric.crew import Crew, Death
+from fabric.directory import Directory
+from fabric.errors import WorkerLostError
+from fabric.messages import SHUTDOWN
+from fabric.pending import One
+from fabric.restart import GiveUp, RestartPolicy
+from fabric.segment import Segment
+from fabric.spawning import Spawner
+from fabric.switchboard import Switchboard
+
+_log = logging.getLogger("fabric")
+_START_PATIENCE = 60.0  # seconds until a worker that has not started is given up; a loaded machine is slow
+
+
+class Supervisor:
+    """The worker slots of one fabric."""
+
+    def __init__(
+        self, config: FabricConfig, segment: Segment, cores: int, switchboard: Switchboard, directory: Directory
+    ) -> None:
+        self._config = config
+        self._switchboard = switchboard
+        self._directory = directory
+        self._peer = switchboard.peer
+        self._lock = threading.Lock()
+        self._policies: dict[int, RestartPolicy] = {}
+        self._progress: dict[int, int] = {}
+        self._spawner: Spawner | None = None
+        self.restarts = 0
+        self.crew = Crew(config, segment, cores, self._worker_died, switchboard.replies.wake_and_drain)
+        for process, bell in enumerate(self.crew.bells):
+            self._peer.set_bell(process, bell)
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The slots that have a worker, or are about to get its successor."""
+        with self._lock:
+            return tuple(sorted(self._policies))
+
+    def start(self, spawner: Spawner, slots: Iterable[int]) -> None:
+        """Start a worker in each of these slots and wait until they run.
+
+        Raises:
+            FabricError: they do not start.
+        """
+        self._spawner = spawner
+        wanted = list(slots)
+        for slot in wanted:
+            self._progress[slot] = self._peer.progress(slot)
+            with self._lock:
+                self._policies[slot] = RestartPolicy(self._config.max_restarts, self._config.restart_window)
+            self.crew.start(slot, [])
+        self.crew.wait_started(wanted, _START_PATIENCE)
+        spawner.slots = self.slots
+
+    def send_away(self, slots: Iterable[int], how: str) -> None:
+        """Have workers leave: "drain" when their lanes are empty, "now" when the batch in hand is done."""
+        for slot in slots:
+            with self._lock:
+                self._policies.pop(slot, None)
+            if self._spawner is not None:
+                self._spawner.slots = self.slots
+            self._switchboard.order(slot, SHUTDOWN, how, One(slot), control=True)
+
+    def close(self) -> None:
+        """End what still runs."""
+        with self._lock:
+            self._policies.clear()
+        self.crew.close()
+
+    def _worker_died(self, death: Death) -> None:
+        for process in range(self._peer.processes):
+            self._peer.ring(process)
+        with self._lock:
+            policy = self._policies.get(death.slot)
+        if policy is None:
+            return
+        progress = self._peer.progress(death.slot)
+        decision = policy.died(time.monotonic(), progress != self._progress[death.slot])
+        self._progress[death.slot] = progress
+        error = WorkerLostError(death.slot, death.pid, death.exitcode)
+        if isinstance(decision, GiveUp):
+            self._give_up(death.slot, error, decision.reason)
+            return
+        _log.warning("%s; a successor takes over its %d agents", error, self._directory.count(death.slot))
+        self.restarts += 1
+        self.crew.call_later(decision.delay, lambda: self._succeed(death.slot))
+
+    def _succeed(self, slot: int) -> None:
+        if slot in self.slots and self._spawner is not None:
+            self.crew.start(slot, self._spawner.orders_of(slot))
+
+    def _give_up(self, slot: int, error: WorkerLostError, reason: str) -> None:
+        with self._lock:
+            self._policies.pop(slot, None)
+        lost = self._directory.lose(slot)
+        if self._spawner is not None:
+            self._spawner.slots = self.slots
+        _log.error("%s; given up (%s): its %d agents are lost", error, reason, lost)
+        error.add_note(f"given up: {reason}")
+        self._switchboard.replies.fail_all(slot, error)

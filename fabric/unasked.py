@@ -1,0 +1,62 @@
+"""Take what workers send without being asked: reports of failed messages, and what agents want of us."""
+
+import collections
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fabric.channel import Received
+from fabric.codec import revive
+from fabric.messages import FAILURE, REQUEST, DeadLetter, ErrorInfo
+
+_log = logging.getLogger("fabric")
+_KEPT = 10_000
+
+
+class Unasked:
+    """Dead letters and requests of one fabric.
+
+    `take` runs in the thread that drains the lanes, so whatever may take its time, and every function of the
+    user's, is left to `later`, which runs it in the pump.
+    """
+
+    def __init__(
+        self,
+        allow_pickle: bool,
+        on_error: Callable[[DeadLetter], None] | None,
+        serve: Callable[[int, int, Any], None],
+    ) -> None:
+        self._allow_pickle = allow_pickle
+        self._on_error = on_error
+        self._serve = serve
+        self._letters: collections.deque[DeadLetter] = collections.deque(maxlen=_KEPT)
+        self.later: Callable[[Callable[[], None]], None] | None = None
+        self.count = 0
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        """The last 10,000."""
+        return list(self._letters)
+
+    def take(self, received: Received) -> None:
+        """Take a batch of records that are no replies. The draining thread only."""
+        rows = zip(received.targets(), received.senders(), received.correlations(), received.bodies, strict=True)
+        for target, sender, correlation, body in rows:
+            if received.kind == FAILURE and isinstance(body, ErrorInfo):
+                error = revive(body, self._allow_pickle)
+                self._bury(DeadLetter(sender, target, error, time.monotonic()))
+            elif received.kind == REQUEST:
+                self._defer(self._serve, sender, correlation, body)
+
+    def _bury(self, letter: DeadLetter) -> None:
+        self._letters.append(letter)
+        self.count += 1
+        if self._on_error is None:
+            _log.warning("a told message failed: %s", letter.error)
+        else:
+            self._defer(self._on_error, letter)
+
+    def _defer(self, function: Callable[..., None], *arguments: Any) -> None:
+        assert self.later is not None
+        self.later(lambda: function(*arguments))
