@@ -32,7 +32,8 @@ from fabric.unasked import Unasked
 from fabric.waving import Waves
 
 _log = logging.getLogger("fabric")
-_LEAVE_PATIENCE = 5.0  # seconds that a worker has to leave once it has nothing left to do
+_LEAVE_PATIENCE = 5.0  # seconds that a worker has to leave once it has nothing left to do: on_stop may take time
+_LEAVE_QUICKLY = 1.0  # seconds when the work is dropped anyway: after an exception, after Ctrl-C
 _CLOSED = "this fabric is closed: make a new one"
 _fabrics: "weakref.WeakSet[Fabric]" = weakref.WeakSet()
 
@@ -86,7 +87,7 @@ class Fabric(CoordinatorMessenger):
         try:
             self._supervisor.start(self._spawner, range(1, count + 1))
         except BaseException:
-            self._shut_down()
+            self._shut_down(_LEAVE_QUICKLY)
             raise
 
     # Spawning.
@@ -212,7 +213,7 @@ class Fabric(CoordinatorMessenger):
             raise ValueError(f"workers in slots {occupied} still have agents: stop those first, their state is there")
         free = [slot for slot in range(1, limit + 1) if slot not in slots]
         self._supervisor.start(self._spawner, free[: max(0, workers - len(slots))])
-        self._supervisor.send_away(going, "drain")
+        self._supervisor.send_away(going)
 
     def _serve(self, sender: int, correlation: int, request: Any) -> None:
         """Do what an agent asked for, in the pump."""
@@ -243,17 +244,16 @@ class Fabric(CoordinatorMessenger):
                 if drain and self._supervisor.crew.workers:
                     self._switchboard.wait_quiet(None)
             finally:
-                self._shut_down()
+                self._shut_down(_LEAVE_PATIENCE if drain else _LEAVE_QUICKLY)
 
-    def _shut_down(self) -> None:
+    def _shut_down(self, patience: float) -> None:
         self._closed = True
         try:
-            workers = self._supervisor.crew.workers
-            self._supervisor.send_away(workers, "now")
-            self._replies.wait_for(self._supervisor.crew.empty, 0, time.monotonic() + _LEAVE_PATIENCE)
+            self._supervisor.dismiss()
+            self._replies.wait_for(self._supervisor.crew.empty, 0, time.monotonic() + patience)
         finally:
             self._switchboard.closed = _CLOSED
-            self._supervisor.close()
+            self._supervisor.crew.close()
             self._replies.close(ClosedError(_CLOSED))
             self._segment.close()
 

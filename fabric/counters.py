@@ -12,9 +12,10 @@ SPINS_WON = 5  # waits that ended before it slept
 WAITED_NS = 6  # time without work
 
 PID = 16
-AGENTS = 17  # alive now
-ERRORS = 18  # messages whose handler raised, or that found no agent
-LOST = 19  # messages to agents that had stopped meanwhile
-LATE_REPLIES = 20  # replies that nobody waits for any more
-DROPPED_BYTES = 21  # bytes in lanes that could not be records
-STARTED_NS = 22  # monotonic clock
+CLOSING = 17  # the coordinator's: 1 when workers are to leave at once
+AGENTS = 18  # alive now
+ERRORS = 19  # messages whose handler raised, or that found no agent
+LOST = 20  # messages to agents that had stopped meanwhile
+LATE_REPLIES = 21  # replies that nobody waits for any more
+DROPPED_BYTES = 22  # bytes in lanes that could not be records
+STARTED_NS = 23  # monotonic clock

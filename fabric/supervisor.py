@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 
 from fabric.config import FabricConfig
+from fabric.counters import CLOSING
 from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.errors import WorkerLostError
@@ -41,6 +42,7 @@ class Supervisor:
         self._policies: dict[int, RestartPolicy] = {}
         self._progress: dict[int, int] = {}
         self._spawner: Spawner | None = None
+        self._closing = segment.counters()[CLOSING : CLOSING + 1]
         self.restarts = 0
         self.crew = Crew(config, segment, cores, self._worker_died, switchboard.replies.wake_and_drain)
         for process, bell in enumerate(self.crew.bells):
@@ -68,20 +70,22 @@ class Supervisor:
         self.crew.wait_started(wanted, _START_PATIENCE)
         spawner.slots = self.slots
 
-    def send_away(self, slots: Iterable[int], how: str) -> None:
-        """Have workers leave: "drain" when their lanes are empty, "now" when the batch in hand is done."""
+    def send_away(self, slots: Iterable[int]) -> None:
+        """Have workers leave when their lanes are empty."""
         for slot in slots:
             with self._lock:
                 self._policies.pop(slot, None)
             if self._spawner is not None:
                 self._spawner.slots = self.slots
-            self._switchboard.order(slot, SHUTDOWN, how, One(slot), control=True)
+            self._switchboard.order(slot, SHUTDOWN, None, One(slot), control=True)
 
-    def close(self) -> None:
-        """End what still runs."""
+    def dismiss(self) -> None:
+        """Have all workers leave as soon as the message in hand is handled; none is replaced any more."""
         with self._lock:
             self._policies.clear()
-        self.crew.close()
+        self._closing[0] = 1
+        for process in range(1, self._peer.processes):
+            self._peer.ring(process)
 
     def _worker_died(self, death: Death) -> None:
         for process in range(self._peer.processes):

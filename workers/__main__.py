@@ -16,6 +16,8 @@ from typing import Any
 from fabric.agent import register_messenger
 from fabric.channel import Receiver, Sender
 from fabric.codec import Codec
+from fabric.counters import CLOSING
+from fabric.messages import COORDINATOR
 from fabric.ring import Lifeline
 from fabric.segment import Segment
 from fabric.wire import receive_frame
@@ -67,7 +69,8 @@ def worker_main(boot: Any, slot: int, orders: Any) -> int:
     register_messenger(host)
     counters = segment.counters()
     publisher = Publisher(peer, senders, host, outbox, counters, boot.attention)
-    loop = Loop(peer, receiver, host, outbox, publisher, counters)
+    closing = segment.counters_of(COORDINATOR)[CLOSING : CLOSING + 1]
+    loop = Loop(peer, receiver, host, publisher, counters, closing)
     try:
         loop.start(orders)
         loop.run(config.batch_size, lifeline)

@@ -31,7 +31,6 @@ from fabric.messages import (
 from fabric.ring import MESSAGES, ROOM, Lifeline, Peer
 from fabric.workers.host import Host
 from fabric.workers.ledger import Ledger, Stretch
-from fabric.workers.outbox import Outbox
 from fabric.workers.publisher import Publisher
 
 _IDLE_LOOK = 1.0  # seconds; the C core wakes as often on its own, as a safety net
@@ -41,16 +40,23 @@ class Loop:
     """The loop of one worker."""
 
     def __init__(
-        self, peer: Peer, receiver: Receiver, host: Host, outbox: Outbox, publisher: Publisher, counters: memoryview
+        self,
+        peer: Peer,
+        receiver: Receiver,
+        host: Host,
+        publisher: Publisher,
+        counters: memoryview,
+        closing: memoryview,
     ) -> None:
         self._peer = peer
         self._receiver = receiver
         self._host = host
-        self._outbox = outbox
+        self._outbox = host.outbox
         self._publisher = publisher
         self._counters = counters
+        self._closing = closing  # one word of the coordinator's: 1 when we are to leave at once
         self._ledger = Ledger()
-        self._shutdown: str | None = None
+        self._leaving = False
         self._handlers = {MESSAGE: self._messages, REPLY: self._replies}
         self._handlers.update(dict.fromkeys((SPAWN, STOP_AGENTS, PREWARM, SHUTDOWN), self._orders))
 
@@ -70,14 +76,15 @@ class Loop:
     def run(self, batch_size: int, lifeline: Lifeline) -> None:
         """Work until told to leave, or until the coordinator is gone."""
         receive, handlers, host = self._receiver.receive, self._handlers, self._host
-        while not lifeline.ended:
+        closing = self._closing
+        while not lifeline.ended and not closing[0]:
             received = receive(batch_size)
-            while received is not None:
+            while received is not None and not closing[0]:
                 handlers.get(received.kind, self._unknown)(received)
                 if host.mailboxes and host.busy_coroutines:
                     self._turn_event_loop()
                 received = receive(batch_size) if received.more else None
-            if self._shutdown is not None and self._all_done():
+            if self._leaving and self._ledger.empty and self._outbox.idle:
                 break
             self._idle()
         host.stop_all()
@@ -97,7 +104,7 @@ class Loop:
             self._publisher.publish(received, first, behind)
             stretch.end = received.end_of(behind)
             self._commit(lane, self._ledger.read(stretch))
-            if behind == received.count:
+            if behind == received.count or self._closing[0]:
                 break
             first, stretch = behind, Stretch(lane, 0)
             host.stretch = stretch
@@ -134,7 +141,7 @@ class Loop:
             return self._host.stop(array("Q", order.addresses))
         if isinstance(order, PrewarmOrder):
             return self._host.prewarm(order)
-        self._shutdown = order  # SHUTDOWN: "drain" or "now"
+        self._leaving = True  # SHUTDOWN: when all that lies in the lanes is handled
         return None
 
     def _unknown(self, received: Received) -> None:
@@ -173,9 +180,6 @@ class Loop:
         counters[count.LOST] = self._outbox.lost
         counters[count.ERRORS] = self._host.errors
         counters[count.DROPPED_BYTES] = self._peer.dropped_bytes()
-
-    def _all_done(self) -> bool:
-        return self._shutdown == "now" or (self._ledger.empty and self._outbox.idle)
 
     # Coroutines.
 
