@@ -27,6 +27,10 @@ class Entry:
         self.lock: threading.Lock | None = None  # made when its owner sleeps
         self.slots = slots  # workers that owe an answer
 
+    def is_done(self) -> bool:
+        """Is nothing owed any more?"""
+        return self.done
+
     def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> Finish | None:
         """Take replies; return what is to be done outside the lanes, if anything."""
         raise NotImplementedError
@@ -49,7 +53,9 @@ class One(Entry):
     __slots__ = ("value",)
 
     def __init__(self, slot: int) -> None:
-        super().__init__((slot,))
+        self.done = False  # as Entry does; this is made for each ask, and a call of super() is 100 ns
+        self.lock = None
+        self.slots = (slot,)
         self.value: Any = None
 
     def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> None:

@@ -74,7 +74,7 @@ class Replies:
         while not entry.done:
             if self._lead.acquire(blocking=False):
                 try:
-                    in_time = self._lead_until(lambda: entry.done, MESSAGES, deadline)
+                    in_time = self._lead_until(entry.is_done, MESSAGES, deadline)
                 finally:
                     self._leave()
             else:
