@@ -75,7 +75,8 @@ class Fabric(CoordinatorMessenger):
         self._peer = self._segment.peer()
         self._peer.configure(cores, self.config.spin_us)
         codec = Codec(self.config.encoding, self.config.allow_pickle)
-        self._unasked = Unasked(self.config.allow_pickle, on_error, self._serve)
+        this = weakref.ref(self)  # threads hold what follows, and must not keep a fabric that nobody uses
+        self._unasked = Unasked(self.config.allow_pickle, on_error, lambda *request: _serve(this, *request))
         self._replies = Replies(self._peer, Receiver(self._segment, self._peer, codec), self._unasked.take)
         self._unasked.later = self._replies.run_later
         self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing)
@@ -215,20 +216,6 @@ class Fabric(CoordinatorMessenger):
         self._supervisor.start(self._spawner, free[: max(0, workers - len(slots))])
         self._supervisor.send_away(going)
 
-    def _serve(self, sender: int, correlation: int, request: Any) -> None:
-        """Do what an agent asked for, in the pump."""
-        try:
-            answer: Any = None
-            if request.what == "stop":
-                self.stop_agents(request.arguments[0], None)
-            else:
-                kind, count, options = request.arguments
-                answer = self.spawn_batch(kind, count, **options)
-        except Exception as error:
-            answer = ErrorInfo("agent", f"{type(error).__name__}: {error}", "", sender, None)
-        if self.is_alive(sender):
-            self._switchboard.answer(sender, correlation, REPLY, answer)
-
     # The end.
 
     def close(self, drain: bool | None = None) -> None:
@@ -288,6 +275,24 @@ class Fabric(CoordinatorMessenger):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._supervisor.slots)} workers, {self._directory.total:,} agents"
         return f"<Fabric: {state}>"
+
+
+def _serve(this: "weakref.ref[Fabric]", sender: int, correlation: int, request: Any) -> None:
+    """Do what an agent asked for, in the pump."""
+    fabric = this()
+    if fabric is None:
+        return
+    try:
+        answer: Any = None
+        if request.what == "stop":
+            fabric.stop_agents(request.arguments[0], None)
+        else:
+            kind, count, options = request.arguments
+            answer = fabric.spawn_batch(kind, count, **options)
+    except Exception as error:
+        answer = ErrorInfo("agent", f"{type(error).__name__}: {error}", "", sender, None)
+    if fabric.is_alive(sender):
+        fabric._switchboard.answer(sender, correlation, REPLY, answer)
 
 
 def _after_fork() -> None:

@@ -68,6 +68,7 @@ class Crew:
         self._workers: dict[int, Worker] = {}
         self._statuses: dict[int, int] = {}
         self._changed = threading.Condition()
+        self._starting = threading.Lock()  # one frame at a time on the socket
         self._leaving = False
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._server: subprocess.Popen[bytes] | None = None
@@ -90,6 +91,10 @@ class Crew:
 
     def start(self, slot: int, orders: list[Any]) -> None:
         """Start a worker in a slot; it carries out `orders` before it looks at its lanes. Returns at once."""
+        with self._starting:
+            self._start(slot, orders)
+
+    def _start(self, slot: int, orders: list[Any]) -> None:
         if self._config.start_method == "spawn":
             self._spawn(slot, orders)
             return

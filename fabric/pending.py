@@ -70,37 +70,46 @@ class One(Entry):
 class Many(Entry):
     """Questions asked together: replies by index. `slots[i]` owes reply i."""
 
-    __slots__ = ("failed", "owed", "replies")
+    __slots__ = ("_came", "failed", "owed", "replies")
 
     def __init__(self, slots: Sequence[int]) -> None:
         super().__init__(slots)
-        self.replies: list[Any] = [_MISSING] * len(slots)
+        self.replies: list[Any] = [None] * len(slots)
         self.failed = False
+        self._came = bytearray(len(slots))  # 1 where a reply came: a dead worker's may come twice
         self.owed = len(slots)
 
     def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> None:
         first, count = correlations[0] & INDEX_MASK, len(bodies)
         replies = self.replies
         if count > 1 and 0 < step <= INDEX_MASK:
-            replies[first : first + (count - 1) * step + 1 : step] = bodies
+            where = slice(first, first + (count - 1) * step + 1, step)
+            replies[where] = bodies
+            self._came[where] = b"\1" * count
         else:
             for correlation, body in zip(correlations, bodies, strict=True):
                 replies[correlation & INDEX_MASK] = body
+                self._came[correlation & INDEX_MASK] = 1
         if not self.failed:
             self.failed = not {ErrorInfo, Undecodable}.isdisjoint(map(type, bodies))
         self.owed -= count
-        if self.owed == 0:
-            self.complete()
+        self._complete_if_all_came()
 
     def fail(self, slot: int, error: FabricError) -> None:
         failed = Failed(error)
         for index, owing in enumerate(self.slots):
-            if owing == slot and self.replies[index] is _MISSING:
+            if owing == slot and not self._came[index]:
                 self.replies[index] = failed
-                self.owed -= 1
+                self._came[index] = 1
         self.failed = True
-        if self.owed == 0 and not self.done:
-            self.complete()
+        self.owed = 0
+        self._complete_if_all_came()
+
+    def _complete_if_all_came(self) -> None:
+        if self.owed <= 0:
+            self.owed = self._came.count(0)  # the truth; the running count is off when replies came twice
+            if self.owed == 0 and not self.done:
+                self.complete()
 
 
 class Promise(Entry):
@@ -157,6 +166,3 @@ def wake(lock: threading.Lock) -> None:
     """Release the lock that a thread sleeps on; it may be awake already."""
     with contextlib.suppress(RuntimeError):
         lock.release()
-
-
-_MISSING = object()

@@ -8,9 +8,10 @@
 There is no hop between threads for the one who leads. Only the leader sets the coordinator's `sleeping`
 word: two threads on one word lost wake-ups. The story of a hand-over:
   1. A is done, and lets go of the lead.
-  2. A looks for a follower whose entry is open, and wakes it. (A follower that comes between 1 and 2 finds
-     the lead free, for it tries once more after it has put itself on the list.)
-  3. The woken one tries for the lead. A newcomer may have it already: then it follows again.
+  2. A wakes a follower. (One that comes between 1 and 2 finds the lead free, for it tries once more after it
+     has put itself on the list.)
+  3. The woken one tries for the lead. A newcomer may have it already: then it follows again. Or its own
+     entry is done, or its time is up: then it wakes the next before it goes.
   4. With no follower left, and futures outstanding, A wakes the pump.
 Functions of users (callbacks of futures, on_error) run in the pump, never on another caller's thread.
 """
@@ -191,13 +192,18 @@ class Replies:
         """Let go of the lead, and hand it on."""
         self._lead.release()
         if self._followers:
-            for lock in list(self._followers):
-                wake(lock)
-                break
+            self._hand_on()
         elif self._futures or self._jobs:
             self._pump_bell.set()
         if self._orders:
             self.drain_if_free()
+
+    def _hand_on(self) -> None:
+        """Wake somebody to lead, if nobody does. Who wakes up and is done already hands on in turn."""
+        if not self._lead.locked():
+            for lock in list(self._followers):
+                wake(lock)
+                break
 
     def _drain(self) -> None:
         """Take all that lies in the lanes. The leader only."""
@@ -268,6 +274,7 @@ class Replies:
         finally:
             self._followers.discard(lock)
             entry.lock = None
+            self._hand_on()
 
     def _watch(self, reason: int, deadline: float | None) -> bool:
         lock = threading.Lock()
@@ -282,6 +289,7 @@ class Replies:
             self._wanted[reason] -= 1
             if self._wanted[reason] <= 0:
                 del self._wanted[reason]
+            self._hand_on()
 
     def _sleep(self, lock: threading.Lock, done: Callable[[], bool], deadline: float | None) -> bool:
         if self._lead.acquire(blocking=False):  # the leader left before it could see us on its list

@@ -8,8 +8,9 @@ What was ordered is kept until the agents stop: the successor of a dead worker m
 
 import contextlib
 import threading
+import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fabric.admission import Budget, admit, available_bytes, estimate
@@ -59,7 +60,7 @@ class Spawner:
     def __init__(self, switchboard: Switchboard, directory: Directory, messenger: Messenger) -> None:
         self._switchboard = switchboard
         self._directory = directory
-        self._messenger = messenger
+        self._messenger = weakref.ref(messenger)  # the supervisor thread holds us, and must not hold the fabric
         self._turn = threading.Lock()
         self._next = 0
         self._orders: dict[int, list[SpawnOrder]] = {}
@@ -116,7 +117,7 @@ class Spawner:
             )
         if name is not None:
             self._directory.name(name, group.addresses)
-            return AgentGroup(self._messenger, group.addresses, prefers_json(recipe.kind), lambda i: f"{name}-{i}")
+            return self._group(recipe, group.addresses, lambda i: f"{name}-{i}")
         return group
 
     def spawn_some(
@@ -138,7 +139,12 @@ class Spawner:
         alive = made.addresses
         if made.failures:
             alive = array("Q", [a for i, a in enumerate(made.addresses) if i not in made.failures])
-        return AgentGroup(self._messenger, alive, prefers_json(recipe.kind)), made.failures
+        return self._group(recipe, alive), made.failures
+
+    def _group(self, recipe: Recipe, addresses: "array[int]", names: Callable[[int], str] | None = None) -> AgentGroup:
+        messenger = self._messenger()
+        assert messenger is not None  # it is our caller's caller
+        return AgentGroup(messenger, addresses, prefers_json(recipe.kind), names)
 
     def _admit_rest(self, made: Made, rest: int) -> None:
         """Refuse the rest of a batch that would not fit, by what its first agents took; stop those again."""

@@ -41,7 +41,8 @@ def main() -> None:
     for module in boot.preload:
         _preload(module)
     if boot.slot is None:
-        ForkServer(link, boot, worker_main).run()
+        with link:
+            ForkServer(link, boot, worker_main).run()
         return
     orders, _ = receive_frame(link)
     link.close()
