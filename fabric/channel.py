@@ -124,6 +124,10 @@ class Received:
         """Correlation id of each."""
         return self._columns.correlations(self.count)
 
+    def index_at(self, offset: int) -> int:
+        """Return which record begins this many bytes into the run."""
+        return self._columns.starts(self.count).index(offset + _HEADER_BYTES)
+
     def end_of(self, count: int) -> int:
         """The lane's counter behind the first `count` records: what to commit when they are handled."""
         if count == self.count:

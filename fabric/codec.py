@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 from fabric.errors import (
     AgentError,
     AgentNotFoundError,
-    BackpressureError,
     EncodingError,
     FabricError,
     MessageTooLargeError,
+    PoisonMessageError,
+    WorkerLostError,
 )
 from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, PICKLE, RAW, ErrorInfo, show
 
@@ -117,8 +118,7 @@ class Codec:
         try:
             self.encode(body, json)
         except EncodingError as error:
-            text = f"the reply of type {type(body).__name__} cannot be sent: {error}"
-            return ErrorInfo("encoding", text, "", 0, None)
+            return refusal(EncodingError(f"the reply of type {type(body).__name__} cannot be sent: {error}"))
         return body
 
     def decode(self, encoding: int, data: bytes) -> Any:
@@ -160,12 +160,36 @@ class Codec:
 
 
 class Undecodable:
-    """Stands for a body that could not be decoded, so that the rest of its batch can go on."""
+    """Stands for a body that could not be decoded, or is not to be handled, so that the rest can go on."""
 
     __slots__ = ("error",)
 
-    def __init__(self, error: EncodingError) -> None:
+    def __init__(self, error: FabricError) -> None:
         self.error = error
+
+
+def refusal(error: FabricError) -> ErrorInfo:
+    """Describe an error of the fabric's own, which is rebuilt at the other end without any pickle."""
+    import orjson
+
+    what = next((name for name, kind in _OURS.items() if type(error) is kind), "encoding")
+    arguments = _ARGUMENTS[what](error) if what in _ARGUMENTS else [str(error)]
+    return ErrorInfo(what, orjson.dumps(arguments).decode(), "", 0, None)
+
+
+# Errors of the fabric that travel as the arguments of their constructors, by the name they travel under.
+_OURS: dict[str, type[FabricError]] = {
+    "not_found": AgentNotFoundError,
+    "encoding": EncodingError,
+    "too_large": MessageTooLargeError,
+    "poison": PoisonMessageError,
+    "lost": WorkerLostError,
+}
+_ARGUMENTS: dict[str, Callable[[Any], list[Any]]] = {
+    "too_large": lambda error: [error.size, error.limit, "reply"],
+    "poison": lambda error: [error.message, error.attempts],
+    "lost": lambda error: [error.worker, error.pid, error.exitcode, error.message],
+}
 
 
 def describe(error: BaseException, what: str = "agent", agent: int = 0, frames_to_skip: int = 1) -> ErrorInfo:
@@ -188,12 +212,10 @@ def describe(error: BaseException, what: str = "agent", agent: int = 0, frames_t
 
 def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
     """Make of a described error what the one who asked gets raised."""
-    known = {"not_found": AgentNotFoundError, "encoding": EncodingError, "backpressure": BackpressureError}
-    if info.what in known:
-        return known[info.what](info.message)
-    if info.what == "too_large":
-        size, limit = map(int, info.message.split())
-        return MessageTooLargeError(size, limit, "reply")
+    if info.what in _OURS:
+        import orjson
+
+        return _OURS[info.what](*orjson.loads(info.message))
     error = AgentError(f"{show(info.agent)} raised {info.message}", info.traceback, show(info.agent))
     if info.exception is not None and allow_pickle:
         try:

@@ -104,20 +104,24 @@ class Fabric(CoordinatorMessenger):
         kwargs: Mapping[str, Any] | None = None,
         placement: Literal["round_robin", "least_loaded", "hash"] | int = "round_robin",
         keys: Iterable[Any] | None = None,
+        on_crash: Literal["retry", "fail"] | None = None,
         **init: Any,
     ) -> AgentGroup:
         """Make `count` agents of a class, in parallel on the workers, and return the group.
 
         Further keyword arguments go to the constructor; those whose names collide with ours go into
         `kwargs`. `each` maps a constructor argument to one value an agent. With `name="clerk"` the agents
-        are called clerk-0, clerk-1, ... `placement="hash"` places by `keys`, one an agent.
+        are called clerk-0, clerk-1, ... `placement="hash"` places by `keys`, one an agent. With
+        `on_crash="fail"` a message that was running when its worker died is not run again: its sender gets
+        a WorkerLostError; with "retry" it is, up to `max_attempts` times.
 
         Raises:
             SpawnError: no room for so many (nothing was started), or some could not be made (the others
                 were stopped again); `failures` says which and why.
             TypeError, ValueError: the arguments are wrong.
         """
-        recipe = self._spawner.recipe(kind, count, each, args, {**(kwargs or {}), **init}, placement, keys)
+        once = self._runs_once(on_crash)
+        recipe = self._spawner.recipe(kind, count, each, args, {**(kwargs or {}), **init}, placement, keys, once)
         self._switchboard.check_open()
         return self._spawner.spawn(recipe, count, name)
 
@@ -135,6 +139,7 @@ class Fabric(CoordinatorMessenger):
         kwargs: Mapping[str, Any] | None = None,
         placement: Literal["round_robin", "least_loaded", "hash"] | int = "round_robin",
         keys: Iterable[Any] | None = None,
+        on_crash: Literal["retry", "fail"] | None = None,
         **init: Any,
     ) -> Iterator[Any]:
         """Make agents in waves of `wave_size`, one Wave at a time; iterate over it.
@@ -147,7 +152,8 @@ class Fabric(CoordinatorMessenger):
             TypeError, ValueError, SpawnError: as spawn_batch; raised here, before the first wave, where
                 it concerns the arguments.
         """
-        recipe = self._spawner.recipe(kind, count, each, args, {**(kwargs or {}), **init}, placement, keys)
+        once = self._runs_once(on_crash)
+        recipe = self._spawner.recipe(kind, count, each, args, {**(kwargs or {}), **init}, placement, keys, once)
         self._switchboard.check_open()
         return iter(Waves(self._spawner, recipe, count, wave_size, interval, on_failure, progress))
 
@@ -165,6 +171,11 @@ class Fabric(CoordinatorMessenger):
         """Return the living agent of this name, or None."""
         address = self._directory.find(name)
         return None if address is None else AgentRef(self, address, None, name)
+
+    def _runs_once(self, on_crash: str | None) -> bool:
+        if on_crash not in (None, "retry", "fail"):
+            raise ValueError(f'on_crash={on_crash!r} must be "retry" (at least once) or "fail" (at most once)')
+        return (on_crash or self.config.on_crash) == "fail"
 
     # Watching.
 

@@ -39,6 +39,7 @@ FORWARDED = 1  # flag: the reply goes to `sender`, not to the process at the oth
 INDEX_BITS = 20  # of a correlation id; FAB_TOKEN_SHIFT
 INDEX_MASK = (1 << INDEX_BITS) - 1
 COORDINATOR = 0  # address, and process slot
+CURSOR_LANE_SHIFT = 54  # a worker's cursor: lane << 54 | counter of the lane where the batch in hand begins
 
 
 def index_of(address: int) -> int:
@@ -59,6 +60,7 @@ class SpawnOrder(NamedTuple):
     addresses: bytes  # u64 each
     recipe: bytes
     each: dict[str, list[Any]] | None  # further keyword arguments, one value an agent
+    once: bool = False  # on_crash="fail": a message that was begun is not begun again
 
 
 class SpawnReport(NamedTuple):
@@ -82,13 +84,25 @@ class SpawnReport(NamedTuple):
 
 
 class ErrorInfo(NamedTuple):
-    """An exception on its way to another process. `exception` is its pickle, or None when it has none."""
+    """An exception on its way to another process.
 
-    what: str  # "agent", "encoding", "not_found", "backpressure", "too_large"
+    `what` is "agent" for what an agent's code raised: `exception` is then its pickle, or None when it has
+    none. Else it names an error of the fabric's own, and `message` is the arguments of its constructor.
+    """
+
+    what: str
     message: str
     traceback: str
     agent: int
     exception: bytes | None
+
+
+class SkipOrder(NamedTuple):
+    """Tell the successor of a dead worker which message not to handle, and what its sender is told instead."""
+
+    lane: int
+    position: int  # counter of the lane where the record begins
+    error: Any  # PoisonMessageError or WorkerLostError
 
 
 class StopOrder(NamedTuple):

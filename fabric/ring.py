@@ -108,6 +108,11 @@ class Layout:
         """Return where the block of a process begins."""
         return int(lib.fab_block_offset(self.header, process))
 
+    @property
+    def heads_offset(self) -> int:
+        """Where the heads of a process's incoming lanes begin in its block."""
+        return int(lib.fab_heads_offset())
+
     def lane_range(self, producer: int, lane: int) -> tuple[int, int]:
         """Return (offset in the segment, bytes) of the data of one of `producer`'s lanes."""
         offset = self.block_offset(producer) + lib.fab_data_offset(self.header, producer, lane)

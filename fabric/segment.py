@@ -116,6 +116,17 @@ class Segment:
         start = self.layout.block_offset(process) + 2 * LINE_BYTES
         return memoryview(self.whole)[start : start + 8 * COUNTERS].cast("Q")
 
+    def cursor_of(self, process: int) -> tuple[int, int]:
+        """The first two words of a worker's cursor."""
+        start = self.layout.block_offset(process) + LINE_BYTES
+        index, where = memoryview(self.whole)[start : start + 16].cast("Q")
+        return index, where
+
+    def head_of(self, process: int, lane: int) -> int:
+        """The head of one of a process's incoming lanes."""
+        start = self.layout.block_offset(process) + self.layout.heads_offset + lane * LINE_BYTES
+        return memoryview(self.whole)[start : start + 8].cast("Q")[0]
+
     def close(self) -> None:
         """Give up the descriptor. Safe to call twice."""
         descriptor, self.descriptor = self.descriptor, -1

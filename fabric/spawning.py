@@ -44,6 +44,7 @@ class Recipe(NamedTuple):
     each: dict[str, list[Any]] | None
     policy: Policy
     keys: list[Any] | None
+    once: bool
 
 
 class Made(NamedTuple):
@@ -64,6 +65,7 @@ class Spawner:
         self._turn = threading.Lock()
         self._next = 0
         self._orders: dict[int, list[SpawnOrder]] = {}
+        self._once: set[int] = set()
         self.slots: tuple[int, ...] = ()
 
     def recipe(
@@ -75,6 +77,7 @@ class Spawner:
         kwargs: Mapping[str, Any],
         placement: Any = "round_robin",
         keys: Iterable[Any] | None = None,
+        once: bool = False,
     ) -> Recipe:
         """Check what is asked for, before anything is started.
 
@@ -99,6 +102,7 @@ class Spawner:
             values,
             placement,
             None if keys is None else list(keys),
+            once,
         )
 
     def spawn(self, recipe: Recipe, count: int, name: str | None = None) -> AgentGroup:
@@ -166,6 +170,8 @@ class Spawner:
         self._next = placed.next
         slots = array("H", placed.slots)
         directory.open(addresses, slots)
+        if recipe.once:
+            self._once.update(addresses)
         waiting = []
         for slot, positions in self._switchboard.peer.partition(slots):
             for order in self._orders_for(recipe, first, addresses, list(positions), slot):
@@ -200,7 +206,7 @@ class Spawner:
         each = recipe.each
         if each is not None:
             each = {name: [values[first + i] for i in positions] for name, values in each.items()}
-        order = SpawnOrder(array("Q", [addresses[i] for i in positions]).tobytes(), recipe.data, each)
+        order = SpawnOrder(array("Q", [addresses[i] for i in positions]).tobytes(), recipe.data, each, recipe.once)
         rough = len(recipe.data) + 8 * len(positions)
         if len(positions) == 1 or (
             rough < self._switchboard.order_limit(slot)
@@ -211,6 +217,10 @@ class Spawner:
         half = len(positions) // 2
         yield from self._orders_for(recipe, first, addresses, positions[:half], slot)
         yield from self._orders_for(recipe, first, addresses, positions[half:], slot)
+
+    def runs_once(self, address: int) -> bool:
+        """Is a message to this agent handled once at the most (on_crash="fail")?"""
+        return address in self._once
 
     def orders_of(self, slot: int) -> list[SpawnOrder]:
         """What a successor in this slot has to make: the agents that live there."""
@@ -240,6 +250,7 @@ class Spawner:
             entry = One(slot)
             correlation = self._switchboard.order(slot, STOP_AGENTS, StopOrder(there.tobytes()), entry)
             waiting.append((entry, correlation))
+        self._once.difference_update(alive)
         self._directory.close(alive)  # what is sent from now on is refused; what lies in the lanes is handled
         for entry, correlation in waiting:
             if not self._switchboard.replies.wait(entry, deadline):
@@ -282,7 +293,7 @@ def _without_the_stopped(order: SpawnOrder, alive: set[int]) -> SpawnOrder:
     each = order.each
     if each is not None:
         each = {name: [values[i] for i in kept] for name, values in each.items()}
-    return SpawnOrder(array("Q", [addresses[i] for i in kept]).tobytes(), order.recipe, each)
+    return order._replace(addresses=array("Q", [addresses[i] for i in kept]).tobytes(), each=each)
 
 
 def _why(info: ErrorInfo) -> BaseException | str:

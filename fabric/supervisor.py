@@ -16,9 +16,10 @@ from fabric.config import FabricConfig
 from fabric.counters import CLOSING
 from fabric.crew import Crew, Death
 from fabric.directory import Directory
-from fabric.errors import WorkerLostError
-from fabric.messages import SHUTDOWN
+from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
+from fabric.messages import SHUTDOWN, SkipOrder
 from fabric.pending import One
+from fabric.postmortem import Victim, examine
 from fabric.restart import GiveUp, RestartPolicy
 from fabric.segment import Segment
 from fabric.spawning import Spawner
@@ -41,6 +42,9 @@ class Supervisor:
         self._lock = threading.Lock()
         self._policies: dict[int, RestartPolicy] = {}
         self._progress: dict[int, int] = {}
+        self._segment = segment
+        self._strikes: dict[tuple[int, Victim], int] = {}
+        self._skips: dict[int, list[SkipOrder]] = {}
         self._spawner: Spawner | None = None
         self._closing = segment.counters()[CLOSING : CLOSING + 1]
         self.restarts = 0
@@ -97,7 +101,10 @@ class Supervisor:
         progress = self._peer.progress(death.slot)
         decision = policy.died(time.monotonic(), progress != self._progress[death.slot])
         self._progress[death.slot] = progress
-        error = WorkerLostError(death.slot, death.pid, death.exitcode)
+        victim = examine(self._segment, death.slot)
+        error = WorkerLostError(death.slot, death.pid, death.exitcode, "" if victim is None else str(victim))
+        if victim is not None:
+            self._blame(death.slot, victim, error)
         if isinstance(decision, GiveUp):
             self._give_up(death.slot, error, decision.reason)
             return
@@ -105,9 +112,25 @@ class Supervisor:
         self.restarts += 1
         self.crew.call_later(decision.delay, lambda: self._succeed(death.slot))
 
+    def _blame(self, slot: int, victim: Victim, error: WorkerLostError) -> None:
+        """Note that a message killed a worker; see to it that it is not tried for ever."""
+        strikes = self._strikes[slot, victim] = self._strikes.get((slot, victim), 0) + 1
+        assert self._spawner is not None
+        if self._spawner.runs_once(victim.target):
+            verdict: FabricError = error
+        elif strikes >= self._config.max_attempts:
+            how = error.signal_name or f"exit code {error.exitcode}"
+            verdict = PoisonMessageError(f"{victim} (last: {how}, worker {slot}, pid {error.pid})", strikes)
+        else:
+            return
+        del self._strikes[slot, victim]
+        skips = self._skips.setdefault(slot, [])
+        skips[:] = [skip for skip in skips if skip.position >= self._segment.head_of(slot, skip.lane)]
+        skips.append(SkipOrder(victim.lane, victim.position, verdict))
+
     def _succeed(self, slot: int) -> None:
         if slot in self.slots and self._spawner is not None:
-            self.crew.start(slot, self._spawner.orders_of(slot))
+            self.crew.start(slot, [*self._skips.get(slot, []), *self._spawner.orders_of(slot)])
 
     def _give_up(self, slot: int, error: WorkerLostError, reason: str) -> None:
         with self._lock:

@@ -80,6 +80,7 @@ int fab_header_validate(const struct fab_header *header, uint64_t bytes);
 uint64_t fab_block_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_block_bytes(const struct fab_header *header, uint32_t process);
 uint64_t fab_data_offset(const struct fab_header *header, uint32_t from, uint32_t lane);
+uint64_t fab_heads_offset(void);
 uint64_t fab_lane_bytes(const struct fab_header *header, uint32_t from, uint32_t lane);
 uint64_t fab_record_span(uint64_t body_bytes);
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabric.agent import Agent
-from fabric.codec import Codec, describe
+from fabric.codec import Codec, describe, refusal
 from fabric.messages import COORDINATOR, ErrorInfo, PrewarmOrder, SpawnOrder, SpawnReport
 from fabric.workers.ledger import Stretch
 from fabric.workers.messenger import WorkerMessenger
@@ -41,12 +41,14 @@ class Host(WorkerMessenger):
     ) -> None:
         super().__init__(identity, codec, outbox, table)
         self.values: list[Any] = []
-        self.cursor: Any = [0]  # which message is in hand: a word that the supervisor can read
+        # Which message is in hand, for the supervisor: index in the batch plus 1, or 0; where the batch begins.
+        self.cursor: Any = [0, 0]
         self.warm = WarmPool()
         self.mailboxes: dict[int, Any] = {}
         self._publish_after = int(publish_after_us * 1000)
         self._agents: dict[int, Any] = {_NOWHERE: _Refuser}
         self._batchers: dict[int, Any] = {}
+        self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
 
     def begin(self, received: Any, stretch: Stretch) -> None:
         """Take a batch in hand; its messages count as part of `stretch` of their lane."""
@@ -69,6 +71,7 @@ class Host(WorkerMessenger):
             return self._handle_grouped()
         values = self.values = []
         append, agents, cursor, clock = values.append, self._agents, self.cursor, time.perf_counter_ns
+        once = self._once
         stride = _CLOCK_STRIDE
         index = first
         looked = clock()
@@ -80,12 +83,15 @@ class Host(WorkerMessenger):
             else zip(self._targets[first:], bodies[first:], strict=True)
         )
         for target, body in pairs:
-            self.index = cursor[0] = index
+            self.index = index
+            index += 1
+            cursor[0] = index
             try:
                 append(agents[target].on_message(body))
             except BaseException as error:
-                append(self._failed(index, target, error))
-            index += 1
+                append(self._failed(index - 1, target, error))
+            if target in once:
+                break  # at most once: what it did is committed before anything else is done
             if index % stride == 0:
                 now = clock()
                 if now >= due:
@@ -106,7 +112,7 @@ class Host(WorkerMessenger):
             for position, address in enumerate(addresses):
                 try:
                     agent = warm.pop() if warm else construct(kind, args, self._arguments(order, kwargs, position))
-                    self._install(address, agent)
+                    self._install(address, agent, order.once)
                 except BaseException as error:
                     self._agents.pop(address, None)
                     failures[position] = self.describe(error, address)
@@ -154,7 +160,8 @@ class Host(WorkerMessenger):
         for index, target in enumerate(self._targets):
             groups.setdefault(target if target in self._batchers else ~index, []).append(index)
         for key, indexes in groups.items():
-            self.index = self.cursor[0] = indexes[0]
+            self.index = indexes[0]
+            self.cursor[0] = indexes[0] + 1
             target = self._targets[indexes[0]]
             try:
                 if key >= 0:
@@ -182,13 +189,15 @@ class Host(WorkerMessenger):
     def _failed(self, index: int, target: int, error: BaseException) -> Any:
         """Make the reply of a message whose handling raised."""
         self.errors += 1
-        if target not in self._agents:
-            address = self._targets[index]
-            info = self.missing(address)
+        if target == _NOWHERE:
+            target = self._received.targets()[index]
+            info = refusal(error)  # type: ignore[arg-type]  # _Refuser raises nothing else
+        elif target not in self._agents:
+            info = self.missing(target)
         else:
-            info = self.describe(error, target if target != _NOWHERE else self._received.targets()[index])
+            info = self.describe(error, target)
         if self._received.correlations()[index] == 0:
-            self.failures.append((info.agent, self._received.senders()[index], info))
+            self.failures.append((target, self._received.senders()[index], info))
         return info
 
     def _arguments(self, order: SpawnOrder, kwargs: dict[str, Any], position: int) -> dict[str, Any]:
@@ -196,11 +205,13 @@ class Host(WorkerMessenger):
             return kwargs
         return {**kwargs, **{name: values[position] for name, values in order.each.items()}}
 
-    def _install(self, address: int, agent: Agent) -> None:
+    def _install(self, address: int, agent: Agent, once: bool) -> None:
         agent._host = self
         agent._address = address
         if agent.encoding is not None:
             self.json_choices[address] = agent.encoding == "json"
+        if once:
+            self._once.add(address)
         receiver: Any = agent
         if hasattr(agent, "on_batch"):
             self._batchers[address] = agent
@@ -218,6 +229,7 @@ class Host(WorkerMessenger):
         if receiver is None:
             return
         self._batchers.pop(address, None)
+        self._once.discard(address)
         self.json_choices.pop(address, None)
         mailbox = self.mailboxes.pop(address, None)
         agent = receiver if mailbox is None else mailbox.agent

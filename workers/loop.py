@@ -17,6 +17,7 @@ from fabric.channel import Received, Receiver
 from fabric.codec import Undecodable
 from fabric.messages import (
     COORDINATOR,
+    CURSOR_LANE_SHIFT,
     MESSAGE,
     PREWARM,
     REPLY,
@@ -25,6 +26,7 @@ from fabric.messages import (
     STOP_AGENTS,
     ErrorInfo,
     PrewarmOrder,
+    SkipOrder,
     SpawnOrder,
     StopOrder,
 )
@@ -57,6 +59,7 @@ class Loop:
         self._closing = closing  # one word of the coordinator's: 1 when we are to leave at once
         self._ledger = Ledger()
         self._leaving = False
+        self._skips: list[SkipOrder] = []
         self._handlers = {MESSAGE: self._messages, REPLY: self._replies}
         self._handlers.update(dict.fromkeys((SPAWN, STOP_AGENTS, PREWARM, SHUTDOWN), self._orders))
 
@@ -98,7 +101,10 @@ class Loop:
         """Handle messages to agents, slice by slice."""
         host, lane = self._host, received.lane
         first, stretch = 0, Stretch(lane, 0)
+        if self._skips:
+            self._leave_out(received)
         host.begin(received, stretch)
+        host.cursor[1] = lane << CURSOR_LANE_SHIFT | received.end - received.bytes
         while True:
             behind = host.handle(first)
             self._publisher.publish(received, first, behind)
@@ -108,7 +114,17 @@ class Loop:
                 break
             first, stretch = behind, Stretch(lane, 0)
             host.stretch = stretch
+        host.cursor[0] = 0
         host.end()
+
+    def _leave_out(self, received: Received) -> None:
+        """Put an error in the place of a message that is not to be handled: it killed our predecessor."""
+        begins = received.end - received.bytes
+        for skip in self._skips:
+            if skip.lane == received.lane and begins <= skip.position < received.end:
+                index = received.index_at(skip.position - begins)
+                received.bodies[index] = Undecodable(skip.error)
+                received.undecodable = True
 
     def _replies(self, received: Received) -> None:
         """Give answers to the coroutines of this worker that asked."""
@@ -137,6 +153,8 @@ class Loop:
             raise order.error
         if isinstance(order, SpawnOrder):
             return self._host.spawn(order).plain(self._host.codec.allow_pickle)
+        if isinstance(order, SkipOrder):
+            return self._skips.append(order)
         if isinstance(order, StopOrder):
             return self._host.stop(array("Q", order.addresses))
         if isinstance(order, PrewarmOrder):

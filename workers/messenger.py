@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from fabric.agent import Agent, AgentGroup, AgentRef
-from fabric.codec import Codec, describe, revive
-from fabric.errors import AgentNotFoundError, BackpressureError, EncodingError, FabricError
+from fabric.codec import Codec, describe, refusal, revive
+from fabric.errors import AgentNotFoundError, EncodingError, FabricError
 from fabric.messages import COORDINATOR, INDEX_BITS, ErrorInfo, Request, show
 from fabric.workers.context import Context, Ticket, current_ticket
 from fabric.workers.ledger import Stretch
@@ -139,17 +139,17 @@ class WorkerMessenger:
 
     def describe(self, error: BaseException, address: int) -> ErrorInfo:
         """Make of an exception in an agent's code what can be sent as its reply."""
-        return describe(error, _kind_of(error), address)
+        return describe(error, "agent", address)
 
     def missing(self, address: int) -> ErrorInfo:
         """What the sender to an agent that is not here gets."""
-        return ErrorInfo("not_found", f"{show(address)} has stopped, or never was", "", address, None)
+        return refusal(AgentNotFoundError(f"{show(address)} has stopped, or never was"))
 
     def encode_reply(self, address: int, value: Any) -> tuple[int, bytes]:
         try:
             return self.codec.encode(value, self.json_choices.get(address))
         except EncodingError as error:
-            return self.codec.encode(ErrorInfo("encoding", f"the reply cannot be sent: {error}", "", address, None))
+            return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}")))
 
     def loop(self) -> Any:
         """Return the event loop of this worker; made when the first coroutine needs it."""
@@ -237,9 +237,3 @@ class WorkerMessenger:
         encoding, data = self.codec.encode(request, json=False)
         self.outbox.request(self._speaker(), correlation, encoding, data)
         return future
-
-
-def _kind_of(error: BaseException) -> str:
-    if isinstance(error, BackpressureError):
-        return "backpressure"
-    return "encoding" if isinstance(error, EncodingError) else "agent"

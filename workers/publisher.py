@@ -13,8 +13,9 @@ from array import array
 
 from fabric import counters as count
 from fabric.channel import Received, Sender
+from fabric.codec import refusal
 from fabric.errors import MessageTooLargeError
-from fabric.messages import COORDINATOR, FAILURE, FORWARDED, MIXED, REPLY, ErrorInfo
+from fabric.messages import COORDINATOR, FAILURE, FORWARDED, MIXED, REPLY
 from fabric.ring import ROOM, Batch, Peer
 from fabric.workers.host import Host
 from fabric.workers.outbox import Outbox
@@ -120,8 +121,7 @@ class Publisher:
             while not sender.send_one(meta, target, correlation, body, source):
                 self._peer.wait(ROOM, -1, _LOOK)
         except MessageTooLargeError as error:
-            info = ErrorInfo("too_large", f"{error.size} {error.limit}", "", source, None)
-            encoding, body = self._host.codec.encode(info)
+            encoding, body = self._host.codec.encode(refusal(error))
             self._send_one(meta & 0xFFFF | encoding << 16, target, correlation, body, source)
 
     def _send(self, slot: int, batch: Batch) -> None:

@@ -1,0 +1,70 @@
+"""Find out which message a dead worker had in hand: its cursor, and the records in the lane.
+
+    cursor (two words that the worker alone wrote)
+      [0]  index in the batch of the message in hand, plus 1; 0: none, it died elsewhere
+      [1]  lane << 54 | counter of the lane where the batch begins
+
+So exactly the message that was running is blamed, not its neighbours in the batch. A message whose head is
+already committed was done when the worker died.
+"""
+
+import struct
+from typing import NamedTuple
+
+from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, show
+from fabric.segment import Segment
+
+_HEADER = struct.Struct("<IHBBQQQ")  # size, kind, encoding, flags, target, sender, correlation
+_PAD = 1
+_ALIGN = 16
+
+
+class Victim(NamedTuple):
+    """The message that a worker died of."""
+
+    lane: int
+    position: int
+    target: int
+    correlation: int
+
+    def __str__(self) -> str:
+        return f"a message {'asked of' if self.correlation else 'told'} {show(self.target)}"
+
+
+def examine(segment: Segment, slot: int) -> Victim | None:
+    """Return the message that the dead worker in this slot had in hand, None when it had none.
+
+    Only for a worker that is seen to be dead: nobody writes these words any more.
+    """
+    index, where = segment.cursor_of(slot)
+    if index == 0:
+        return None
+    lane, position = where >> CURSOR_LANE_SHIFT, where & (1 << CURSOR_LANE_SHIFT) - 1
+    processes = segment.layout.processes
+    if lane >= processes:
+        return None
+    data = segment.lane_data(lane, slot)
+    head = segment.head_of(slot, lane)
+    for _ in range(index):
+        record = _record_at(data, position)
+        if record is None:
+            return None
+        at, span, target, correlation = record
+        position += at + span
+    position -= span
+    return None if position < head else Victim(lane, position, target, correlation)
+
+
+def _record_at(data: memoryview, position: int) -> tuple[int, int, int, int] | None:
+    """Return (bytes of padding before it, its span, target, correlation) of the message at a counter."""
+    padding = 0
+    while True:
+        offset = (position + padding) % len(data)
+        size, kind = struct.unpack_from("<IH", data, offset)
+        if kind == _PAD and _ALIGN <= size <= len(data) - offset and padding == 0:
+            padding = size
+            continue
+        if kind != MESSAGE or not _HEADER.size <= size <= len(data) - offset:
+            return None  # not what the worker saw: it cannot be trusted to blame anybody
+        _, _, _, _, target, _, correlation = _HEADER.unpack_from(data, offset)
+        return padding, (size + _ALIGN - 1) // _ALIGN * _ALIGN, target, correlation
