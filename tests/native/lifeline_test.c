@@ -7,6 +7,7 @@
  */
 #include "fixture.h"
 
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -99,10 +100,12 @@ static void signals_are_for_the_main_thread(const struct pair *p, struct fab_lif
     sigemptyset(&mask);
     sigaddset(&mask, SIGUSR1);
     CHECK_EQ(pthread_sigmask(SIG_BLOCK, &mask, NULL), 0);
-    CHECK_EQ(kill(getpid(), SIGUSR1),
-             0); /* a thread that does not block it would take it, and all would die */
-    CHECK_EQ(sigwait(&mask, &got), 0);
-    CHECK_EQ(got, SIGUSR1);
+    for (int i = 0; i < 2000; i++) {          /* for as long as the thread may take to start */
+        CHECK_EQ(kill(getpid(), SIGUSR1), 0); /* a thread that does not block it takes it, and all die */
+        CHECK_EQ(sigwait(&mask, &got), 0);
+        CHECK_EQ(got, SIGUSR1);
+        sched_yield();
+    }
     tell(p, 'r');
     for (;;)
         pause();
