@@ -162,6 +162,10 @@ class Receiver:
                 self._decode(received)
                 return received
 
+    def close(self) -> None:
+        """Let go of the lanes."""
+        self._data.clear()
+
     def commit(self, lane: int, end: int) -> None:
         """Hand the bytes below `end` back: the records there are handled, and their effects are out."""
         self._peer.commit(lane, end)

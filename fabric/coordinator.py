@@ -69,6 +69,7 @@ class Fabric(CoordinatorMessenger):
         cores = usable_cpus()
         count, max_workers = self.config.worker_counts(cores)
         self._closed = False
+        self._final: Statistics | None = None
         self._closing = threading.Lock()
         self._segment = Segment.create(self.config, max_workers)
         self.identity = self._segment.layout.identity
@@ -81,7 +82,9 @@ class Fabric(CoordinatorMessenger):
         self._unasked.later = self._replies.run_later
         self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing)
         self._directory = Directory(self._peer, self.config.max_agents)
-        self._supervisor = Supervisor(self.config, self._segment, cores, self._switchboard, self._directory)
+        self._supervisor = Supervisor(
+            self.config, self._segment, self._switchboard, self._directory, self._unasked.bury
+        )
         self._spawner = Spawner(self._switchboard, self._directory, self)
         register_messenger(self)
         _fabrics.add(self)
@@ -184,7 +187,10 @@ class Fabric(CoordinatorMessenger):
         return self._unasked.letters
 
     def statistics(self) -> Statistics:
-        """Return a frozen snapshot of what the processes count. Costs them nothing."""
+        """Return a frozen snapshot of what the processes count; the last one, after close. Costs them nothing."""
+        return self._final or self._take_statistics()
+
+    def _take_statistics(self) -> Statistics:
         running = self._supervisor.crew.workers
         workers = tuple(
             worker_statistics(
@@ -250,15 +256,17 @@ class Fabric(CoordinatorMessenger):
             self._supervisor.dismiss()
             self._replies.wait_for(self._supervisor.crew.empty, 0, time.monotonic() + patience)
         finally:
-            self._switchboard.closed = _CLOSED
+            self._final = self._take_statistics()
             self._supervisor.crew.close()
+            self._switchboard.close(_CLOSED)
             self._replies.close(ClosedError(_CLOSED))
+            self._peer.close()
             self._segment.close()
 
     def _forget_after_fork(self) -> None:
         """Make this copy of the fabric unusable in a forked child, and let go of its descriptors."""
         self._closed = True
-        self._switchboard.closed = f"this fabric belongs to process {os.getppid()}: a forked child cannot use it"
+        self._switchboard.close(f"this fabric belongs to process {os.getppid()}: a forked child cannot use it")
         self._supervisor.crew.close_descriptors()
         self._segment.close()
 

@@ -160,6 +160,7 @@ class Replies:
         if pump is not None and pump is not threading.current_thread():
             pump.join()
         self._run_jobs()
+        self._receiver.close()
 
     @property
     def outstanding(self) -> int:

@@ -262,12 +262,13 @@ class Peer:
     def __init__(self, layout: Layout, process: int, whole: Any, block: Any) -> None:
         """Connect. `whole` is the segment, read-only; `block` what this process writes (writable_range)."""
         start, _ = layout.writable_range(process)
-        self._keep = (ffi.from_buffer(whole), ffi.from_buffer(block, require_writable=True))
-        base = ffi.cast("uint8_t *", self._keep[0])
-        own = ffi.cast("uint8_t *", self._keep[1])
+        mapped = (ffi.from_buffer(whole), ffi.from_buffer(block, require_writable=True))
+        base = ffi.cast("uint8_t *", mapped[0])
+        own = ffi.cast("uint8_t *", mapped[1])
         self._base_writable = own
         own_block = own + (layout.block_offset(process) - start)
-        self.c = ffi.new("struct fab_peer *")
+        # The mappings live as long as this struct: a call that is under way keeps both, whatever `close` does.
+        self.c = ffi.gc(ffi.new("struct fab_peer *"), lambda struct, keep=mapped: None)
         self.process = process
         self.bell = -1
         self.processes = layout.processes
@@ -278,6 +279,11 @@ class Peer:
         self._receive = lib.fab_peer_receive
         self._head = ffi.new("uint64_t *")
         self._lost = ffi.new("uint64_t *")
+
+    def close(self) -> None:
+        """Let go of the mappings. Nothing can be called afterwards; what is under way in C ends well."""
+        self.c = self._base_writable = None
+        self.table = memoryview(b"")
 
     def configure(self, cores: int, spin_us: float) -> None:
         """Say how many CPUs this process may use and how long a spin may last at most."""

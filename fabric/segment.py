@@ -17,7 +17,7 @@ import os
 import secrets
 
 from fabric.config import FabricConfig
-from fabric.errors import FabricError, LayoutError
+from fabric.errors import ClosedError, FabricError, LayoutError
 from fabric.ring import COUNTERS, LINE_BYTES, Layout, Peer
 
 _MFD_NOEXEC_SEAL = 0x0008
@@ -28,7 +28,7 @@ class Segment:
     """All shared memory of a fabric, as one process sees it.
 
     The mappings live as long as somebody uses them; `close` gives up this object's own references and the
-    descriptor, so a thread that is inside a call at that moment is not hurt.
+    descriptor, so a thread that is inside a call at that moment is not hurt. Views taken before must go too.
     """
 
     def __init__(self, descriptor: int, layout: Layout, process: int | None) -> None:
@@ -36,7 +36,7 @@ class Segment:
         self.layout = layout
         self.process = process
         size = layout.segment_bytes
-        self.whole = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        self._whole: mmap.mmap | None = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         self._own: mmap.mmap | None = None
         if process is not None:
             offset, length = layout.writable_range(process)
@@ -93,6 +93,13 @@ class Segment:
             raise LayoutError(f"this segment has no process {process}; it has {layout.processes}")
         return cls(descriptor, layout, process)
 
+    @property
+    def whole(self) -> mmap.mmap:
+        """The segment, mapped read-only. ClosedError after `close`."""
+        if self._whole is None:
+            raise ClosedError("this segment is closed")
+        return self._whole
+
     def peer(self) -> Peer:
         """Connect this process's ends of the lanes."""
         assert self.process is not None
@@ -128,7 +135,8 @@ class Segment:
         return memoryview(self.whole)[start : start + 8].cast("Q")[0]
 
     def close(self) -> None:
-        """Give up the descriptor. Safe to call twice."""
+        """Give up the descriptor and the mappings. Safe to call twice."""
+        self._whole = self._own = None
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

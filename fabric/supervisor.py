@@ -10,9 +10,9 @@ a worker dies (its pidfd says so, in the supervisor thread)
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from fabric.config import FabricConfig
+from fabric.config import FabricConfig, usable_cpus
 from fabric.counters import CLOSING
 from fabric.crew import Crew, Death
 from fabric.directory import Directory
@@ -21,6 +21,7 @@ from fabric.messages import SHUTDOWN, SkipOrder
 from fabric.pending import One
 from fabric.postmortem import Victim, examine
 from fabric.restart import GiveUp, RestartPolicy
+from fabric.salvage import empty_lanes
 from fabric.segment import Segment
 from fabric.spawning import Spawner
 from fabric.switchboard import Switchboard
@@ -33,11 +34,18 @@ class Supervisor:
     """The worker slots of one fabric."""
 
     def __init__(
-        self, config: FabricConfig, segment: Segment, cores: int, switchboard: Switchboard, directory: Directory
+        self,
+        config: FabricConfig,
+        segment: Segment,
+        switchboard: Switchboard,
+        directory: Directory,
+        on_lost: Callable[[int, int, FabricError], None],
     ) -> None:
+        """`on_lost(target, sender, error)` is told of each message that is lost with a worker given up."""
         self._config = config
         self._switchboard = switchboard
         self._directory = directory
+        self._on_lost = on_lost
         self._peer = switchboard.peer
         self._lock = threading.Lock()
         self._policies: dict[int, RestartPolicy] = {}
@@ -46,9 +54,8 @@ class Supervisor:
         self._strikes: dict[tuple[int, Victim], int] = {}
         self._skips: dict[int, list[SkipOrder]] = {}
         self._spawner: Spawner | None = None
-        self._closing = segment.counters()[CLOSING : CLOSING + 1]
         self.restarts = 0
-        self.crew = Crew(config, segment, cores, self._worker_died, switchboard.replies.wake_and_drain)
+        self.crew = Crew(config, segment, usable_cpus(), self._worker_died, switchboard.replies.wake_and_drain)
         for process, bell in enumerate(self.crew.bells):
             self._peer.set_bell(process, bell)
 
@@ -87,7 +94,7 @@ class Supervisor:
         """Have all workers leave as soon as the message in hand is handled; none is replaced any more."""
         with self._lock:
             self._policies.clear()
-        self._closing[0] = 1
+        self._segment.counters()[CLOSING] = 1
         for process in range(1, self._peer.processes):
             self._peer.ring(process)
 
@@ -141,3 +148,5 @@ class Supervisor:
         _log.error("%s; given up (%s): its %d agents are lost", error, reason, lost)
         error.add_note(f"given up: {reason}")
         self._switchboard.replies.fail_all(slot, error)
+        codec, bells = self._switchboard.codec, self.crew.bells
+        empty_lanes(self._segment, slot, codec, bells, error, self._on_lost)

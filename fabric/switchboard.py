@@ -35,12 +35,17 @@ class Switchboard:
         self.codec = codec
         self.replies = replies
         self.closed: str | None = None  # why nothing can be sent any more
-        self._table = peer.table
+        self._table: Sequence[int] = peer.table
         workers = range(1, peer.processes)
         self._senders = {slot: Sender(peer, slot) for slot in workers}
         self._control = {slot: Sender(peer, slot + peer.processes) for slot in workers}
         lane_bytes = {slot: 2 * (sender.limit + 48) for slot, sender in self._senders.items()}
         self._windows = {slot: Window(lane_bytes[slot], target_queueing) for slot in workers}
+
+    def close(self, why: str) -> None:
+        """Refuse everything from now on."""
+        self.closed = why
+        self._table = _Closed()
 
     # Where agents are.
 
@@ -280,6 +285,16 @@ class Switchboard:
     def wait_quiet(self, deadline: float | None) -> bool:
         """Wait until no message is in flight anywhere. False: the time was up."""
         return self.replies.wait_for(lambda: self.closed is not None or self.peer.quiet(), QUIET, deadline)
+
+
+class _Closed(Sequence[int]):
+    """The agent table of a closed fabric: every word says that nobody is there."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: Any) -> Any:
+        return 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Same(Sequence[Any]):

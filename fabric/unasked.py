@@ -8,6 +8,7 @@ from typing import Any
 
 from fabric.channel import Received
 from fabric.codec import revive
+from fabric.errors import FabricError
 from fabric.messages import FAILURE, REQUEST, DeadLetter, ErrorInfo
 
 _log = logging.getLogger("fabric")
@@ -44,12 +45,13 @@ class Unasked:
         rows = zip(received.targets(), received.senders(), received.correlations(), received.bodies, strict=True)
         for target, sender, correlation, body in rows:
             if received.kind == FAILURE and isinstance(body, ErrorInfo):
-                error = revive(body, self._allow_pickle)
-                self._bury(DeadLetter(sender, target, error, time.monotonic()))
+                self.bury(sender, target, revive(body, self._allow_pickle))
             elif received.kind == REQUEST:
                 self._defer(self._serve, sender, correlation, body)
 
-    def _bury(self, letter: DeadLetter) -> None:
+    def bury(self, agent: int, sender: int, error: FabricError) -> None:
+        """Keep a told message that could not be handled, and tell the user. Any thread."""
+        letter = DeadLetter(agent, sender, error, time.monotonic())
         self._letters.append(letter)
         self.count += 1
         if self._on_error is None:

@@ -1,5 +1,10 @@
 """Agents that tests spawn; importable by workers, which do not import test modules by path."""
 
+import os
+import signal
+import tempfile
+import time
+
 from fabric import Agent
 
 
@@ -40,3 +45,46 @@ class Recorder(Agent):
             return self.seen
         self.seen.append(body)
         return None
+
+
+class Deadly(Agent):
+    """Answers with what it was sent, and tells it to a witness; some messages kill its process."""
+
+    def __init__(self, witness=None):
+        self.witness = witness
+
+    def on_message(self, body):
+        if self.witness is not None and body != "exit":
+            self.context.tell(self.witness, body)
+        if body == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if body == "exit":
+            os._exit(3)
+        if body == "die once":
+            return _die_once(self)
+        return body
+
+
+def _die_once(agent):
+    """Kill this process, unless its predecessor died of the same message: the flag outlives it."""
+    flag = f"{tempfile.gettempdir()}/shm-fabric-{os.getppid()}-{agent.ref.address}"
+    if os.path.exists(flag):
+        os.unlink(flag)
+        return "survived"
+    with open(flag, "x", encoding="utf-8"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "not reached"
+
+
+class FailsToStartAgain(Agent):
+    """Sleeps as long as it is told; while the flag exists, its process ends when it is started."""
+
+    def __init__(self, flag):
+        self.flag = flag
+
+    def on_start(self):
+        if os.path.exists(self.flag):
+            os._exit(9)
+
+    def on_message(self, body):
+        time.sleep(body)

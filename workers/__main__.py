@@ -55,6 +55,8 @@ def worker_main(boot: Any, slot: int, orders: Any) -> int:
     """Be worker `slot` until told to leave; `orders` are handled before any message. Returns exit status."""
     _forget_the_parent()
     segment = Segment.attach(boot.memfd, slot)
+    cursor = segment.cursor()
+    cursor[0] = 0  # what our predecessor had in hand is its own affair
     peer = segment.peer()
     config = boot.config
     peer.configure(boot.cores, config.spin_us)
@@ -66,7 +68,7 @@ def worker_main(boot: Any, slot: int, orders: Any) -> int:
     senders = {process: Sender(peer, process) for process in range(peer.processes)}
     outbox = Outbox(peer, senders)
     host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us)
-    host.cursor = segment.cursor()
+    host.cursor = cursor
     register_messenger(host)
     counters = segment.counters()
     publisher = Publisher(peer, senders, host, outbox, counters, boot.attention)

@@ -1,0 +1,51 @@
+"""Empty the lanes of a worker that is given up, so that nobody waits for them and no message is lost in silence.
+
+The coordinator takes the dead worker's place at its ends of the lanes: it maps the dead one's block writable,
+which only the fabric's owner can do, and only when the kernel has said that the worker is dead. What was
+told is reported; what the coordinator asked is failed by those who hold the entries; what agents of other
+workers asked is answered with the error.
+"""
+
+from collections.abc import Callable
+
+from fabric.channel import Receiver, Sender
+from fabric.codec import Codec, refusal
+from fabric.errors import FabricError, WorkerLostError
+from fabric.messages import COORDINATOR, MESSAGE, REPLY
+from fabric.ring import MESSAGES
+from fabric.segment import Segment
+
+
+def empty_lanes(
+    segment: Segment,
+    slot: int,
+    codec: Codec,
+    bells: list[int],
+    error: WorkerLostError,
+    report: Callable[[int, int, FabricError], None],
+) -> int:
+    """Take all messages from the lanes of a dead worker; return how many.
+
+    `report(target, sender, error)` is called for each that was told. Nothing waits: an answer that finds no room
+    is dropped, and the one who asked learns of it when it times out.
+    """
+    peer = Segment(segment.descriptor, segment.layout, slot).peer()
+    for process, bell in enumerate(bells):
+        peer.set_bell(process, bell)
+    receiver = Receiver(segment, peer, codec)
+    encoding, body = codec.encode(refusal(error))
+    taken = 0
+    while (received := receiver.receive()) is not None:
+        back = received.lane % peer.processes
+        if received.kind == MESSAGE:
+            taken += received.count
+            rows = zip(received.targets(), received.senders(), received.correlations(), strict=True)
+            for target, sender, correlation in rows:
+                if correlation == 0:
+                    report(target, sender, error)
+                elif back not in (COORDINATOR, slot):
+                    Sender(peer, back).send_one(REPLY | encoding << 16, sender, correlation, body, target)
+        receiver.commit(received.lane, received.end)
+    peer.flush_outbox()
+    peer.arm(MESSAGES)  # the dead are not awake: nobody spins less on their account
+    return taken

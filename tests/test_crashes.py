@@ -1,0 +1,109 @@
+"""Workers that die: what their agents' callers see, and that nobody else notices."""
+
+import os
+import signal
+
+import pytest
+
+from fabric import Fabric, PoisonMessageError, WorkerLostError
+from tests.agents import Counter, Deadly, FailsToStartAgain, Recorder
+
+
+def _kill(fab, slot=1):
+    worker = next(worker for worker in fab.statistics().workers if worker.slot == slot)
+    os.kill(worker.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def fab():
+    with Fabric(workers=2, on_error=lambda letter: None) as fabric:
+        yield fabric
+
+
+def test_agents_of_a_killed_worker_answer_again(fab):
+    agents = fab.spawn_batch(Deadly, 100)
+    for _ in range(3):
+        _kill(fab)
+        assert agents.ask_all("hello") == ["hello"] * 100
+    assert fab.statistics().restarts == 3
+
+
+def test_every_ask_in_flight_is_answered_once_though_its_worker_is_killed(fab):
+    agents = fab.spawn_batch(Deadly, 10)
+    futures = [agents[i % 10].submit(i) for i in range(5_000)]
+    _kill(fab)
+
+    assert [future.result(timeout=30) for future in futures] == list(range(5_000))
+
+
+def test_an_ask_many_is_whole_though_both_workers_are_killed(fab):
+    agents = fab.spawn_batch(Deadly, 10)
+    refs, bodies = [agents[i % 10] for i in range(20_000)], list(range(20_000))
+    bodies[5_000] = "die once"
+    bodies[15_001] = "die once"
+
+    assert fab.ask_many(refs, bodies, timeout=30) == [body if body != "die once" else "survived" for body in bodies]
+
+
+def test_a_message_that_kills_its_worker_is_put_aside_and_the_rest_goes_on(fab):
+    agents = fab.spawn_batch(Deadly, 10)
+    bodies = ["a"] * 7 + ["die"] + ["b"] * 12
+    replies = fab.ask_many(list(agents) * 2, bodies, timeout=30, return_exceptions=True)
+
+    assert isinstance(replies[7], PoisonMessageError)
+    assert replies[7].attempts == 3
+    assert [reply for i, reply in enumerate(replies) if i != 7] == [body for i, body in enumerate(bodies) if i != 7]
+
+
+def test_a_told_message_that_kills_its_worker_becomes_a_dead_letter(fab):
+    agent = fab.spawn_batch(Deadly, 1)[0]
+    agent.tell("die")
+    fab.drain(timeout=30)
+
+    assert [type(letter.error) for letter in fab.dead_letters()] == [PoisonMessageError]
+    assert agent.ask("hello") == "hello"
+
+
+def test_with_on_crash_fail_a_message_that_was_running_is_not_run_again(fab):
+    recorder = fab.spawn_batch(Recorder, 1, placement=1)[0]
+    agents = fab.spawn_batch(Deadly, 1, placement=0, on_crash="fail", kwargs={"witness": recorder})
+    bodies = ["a", "b", "exit", "c"]
+    replies = fab.ask_many([agents[0]] * 4, bodies, timeout=30, return_exceptions=True)
+    fab.drain(timeout=30)
+
+    assert isinstance(replies[2], WorkerLostError)
+    assert (replies[2].exitcode, replies[:2], replies[3]) == (3, ["a", "b"], "c")
+    assert recorder.ask("all") == ["a", "b", "c"], "each message ran once; what the dying one sent died with it"
+
+
+def test_what_was_sent_before_a_kill_is_handled_in_order(fab):
+    recorder = fab.spawn_batch(Recorder, 1, placement=1)[0]
+    relay = fab.spawn_batch(Deadly, 1, placement=0, kwargs={"witness": recorder})[0]
+    for number in range(3_000):
+        relay.tell(number)
+        if number == 1_500:
+            _kill(fab)
+    fab.drain(timeout=30)
+    seen = recorder.ask("all")
+
+    assert sorted(set(seen)) == list(range(3_000)), "at least once: none is lost"
+    first_seen = [number for i, number in enumerate(seen) if number not in set(seen[:i])]
+    assert first_seen == list(range(3_000))
+
+
+def test_a_worker_that_cannot_be_replaced_is_given_up_and_its_callers_are_told(tmp_path):
+    flag = tmp_path / "broken"
+    with Fabric(workers=2, on_error=lambda letter: None) as fab:
+        agents = fab.spawn_batch(FailsToStartAgain, 10, flag=str(flag))
+        others = fab.spawn_batch(Counter, 1, placement=1)
+        futures = [agent.submit(0.001) for agent in agents for _ in range(50)]
+        flag.touch()
+        _kill(fab)
+        outcomes = [future.exception(timeout=30) for future in futures]
+        fab.drain(timeout=30)
+
+        assert {type(outcome) for outcome in outcomes} <= {type(None), WorkerLostError}
+        assert any(outcomes)
+        assert sum(agent.alive for agent in agents) == 5
+        assert others[0].ask(1) == 1
+        assert fab.spawn_batch(Counter, 4).ask_all(1) == [1] * 4
