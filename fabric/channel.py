@@ -75,6 +75,7 @@ class Received:
         "asks",  # how many of the records expect a reply
         "bodies",
         "bytes",  # that the records take in the lane
+        "correlation",  # of the first
         "count",
         "encoding",  # of all bodies, or messages.MIXED
         "end",  # counter of the lane behind the records
@@ -82,10 +83,12 @@ class Received:
         "kind",  # what to do with them: see fabric.messages
         "lane",
         "more",  # is there something else to read?
+        "sender",  # of the first
         "sent_at",  # of the first, ns on the monotonic clock
         "size",  # of all bodies, or 2^32 - 1
         "start",  # offset of the records in the lane's data
         "step",  # from each correlation id to the next, modulo 2^64; 0 when it varies
+        "target",  # of the first
         "token",  # that all correlation ids share, or 2^64 - 1
         "undecodable",  # are some bodies codec.Undecodable?
     )
@@ -110,19 +113,22 @@ class Received:
             self.end,
             self.sent_at,
             self.more,
+            self.target,
+            self.sender,
+            self.correlation,
         ) = columns.facts()
 
     def targets(self) -> list[int]:
         """Address of each receiver."""
-        return self._columns.targets(self.count)
+        return [self.target] if self.count == 1 else self._columns.targets(self.count)
 
     def senders(self) -> list[int]:
         """Address of each sender."""
-        return self._columns.senders(self.count)
+        return [self.sender] if self.count == 1 else self._columns.senders(self.count)
 
     def correlations(self) -> list[int]:
         """Correlation id of each."""
-        return self._columns.correlations(self.count)
+        return [self.correlation] if self.count == 1 else self._columns.correlations(self.count)
 
     def index_at(self, offset: int) -> int:
         """Return which record begins this many bytes into the run."""
@@ -132,8 +138,7 @@ class Received:
         """The lane's counter behind the first `count` records: what to commit when they are handled."""
         if count == self.count:
             return self.end
-        ends: int = self._columns.raw.ends[count - 1]
-        return self.end - self.bytes + (ends + _ALIGN - 1) // _ALIGN * _ALIGN
+        return self.end - self.bytes + (self._columns.end(count - 1) + _ALIGN - 1) // _ALIGN * _ALIGN
 
 
 class Receiver:
@@ -146,6 +151,8 @@ class Receiver:
         self._columns = Columns()
         self._data: dict[int, memoryview] = {}
         self._cutters: dict[int, struct.Struct] = {}
+        self._done_lane = -1
+        self._done_end = 0
 
     def receive(self, most: int = BATCH_MAX) -> Received | None:
         """Return the next run of records, or None when all lanes are empty.
@@ -154,7 +161,8 @@ class Receiver:
         is a codec.Undecodable.
         """
         while True:
-            lane = self._peer.receive(most, self._columns)
+            lane = self._peer.receive(most, self._columns, self._done_lane, self._done_end)
+            self._done_lane = -1
             if lane < 0:
                 return None
             received = Received(lane, self._columns)
@@ -162,13 +170,19 @@ class Receiver:
                 self._decode(received)
                 return received
 
-    def close(self) -> None:
-        """Let go of the lanes."""
-        self._data.clear()
-
     def commit(self, lane: int, end: int) -> None:
         """Hand the bytes below `end` back: the records there are handled, and their effects are out."""
         self._peer.commit(lane, end)
+
+    def commit_at_next(self, lane: int, end: int) -> None:
+        """Commit with the next `receive`, which spares a crossing; for who comes back before anybody waits."""
+        if self._done_lane >= 0:
+            self._peer.commit(self._done_lane, self._done_end)
+        self._done_lane, self._done_end = lane, end
+
+    def close(self) -> None:
+        """Let go of the lanes."""
+        self._data.clear()
 
     def _decode(self, received: Received) -> None:
         lane, encoding = received.lane, received.encoding

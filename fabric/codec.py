@@ -5,6 +5,7 @@ pickled by reference) goes by cloudpickle, by value, since workers do not import
 Nothing is unpickled where pickles are not allowed, and RAW, JSON and NDARRAY never are.
 """
 
+import functools
 import pickle
 import struct
 import sys
@@ -68,8 +69,8 @@ class Codec:
         if body is None:
             return NONE, b""
         numpy = sys.modules.get("numpy")
-        if numpy is not None and kind is numpy.ndarray and not body.dtype.hasobject:
-            return NDARRAY, _dump_array(body)
+        if numpy is not None and kind is numpy.ndarray and (described := _description(body.dtype)) is not None:
+            return NDARRAY, _dump_array(body, described)
         if kind is ErrorInfo:
             return ERROR, _dump_error(body)
         if self._json if json is None else json:
@@ -170,11 +171,9 @@ class Undecodable:
 
 def refusal(error: FabricError) -> ErrorInfo:
     """Describe an error of the fabric's own, which is rebuilt at the other end without any pickle."""
-    import orjson
-
     what = next((name for name, kind in _OURS.items() if type(error) is kind), "encoding")
     arguments = _ARGUMENTS[what](error) if what in _ARGUMENTS else [str(error)]
-    return ErrorInfo(what, orjson.dumps(arguments).decode(), "", 0, None)
+    return ErrorInfo(what, _dump_line(arguments).decode(), "", 0, None)
 
 
 # Errors of the fabric that travel as the arguments of their constructors, by the name they travel under.
@@ -275,10 +274,18 @@ def _load_none(data: bytes) -> None:
 
 def _dump_error(info: ErrorInfo) -> bytes:
     """Lay out an error: its texts as JSON, so that no pickle is read to learn them, then the exception."""
+    return _dump_line([*info[:-1]]) + (info.exception or b"")
+
+
+def _dump_line(values: list[Any]) -> bytes:
+    """Say texts and numbers in a line of JSON. Lone surrogates, as in names of files, are shown as escapes."""
     import orjson
 
-    head = orjson.dumps((info.what, info.message, info.traceback, info.agent), option=orjson.OPT_APPEND_NEWLINE)
-    return head + (info.exception or b"")
+    try:
+        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        shown = [v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in values]
+        return orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _load_error(data: bytes) -> ErrorInfo:
@@ -286,6 +293,8 @@ def _load_error(data: bytes) -> ErrorInfo:
 
     head, _, exception = data.partition(b"\n")  # JSON of this kind has no newline but the one at its end
     what, message, traceback, agent = orjson.loads(head)
+    if [*map(type, (what, message, traceback, agent))] != [str, str, str, int]:
+        raise EncodingError("an error arrived whose parts are not of the types they should be")
     return ErrorInfo(what, message, traceback, agent, exception or None)
 
 
@@ -304,13 +313,34 @@ def _load_json(data: bytes) -> Any:
     return orjson.loads(data)
 
 
-def _dump_array(body: Any) -> bytes:
-    """Lay out an array: head, shape, description of the dtype, padding, data in the order it has."""
+@functools.lru_cache(maxsize=256)
+def _description(dtype: Any) -> bytes | None:
+    """Describe a dtype in text. None where a text cannot say it: arrays of it go by pickle."""
     import numpy
 
+    if dtype.hasobject or dtype.itemsize == 0:
+        return None
+    try:
+        text = dtype.str if dtype.names is None else repr(numpy.lib.format.dtype_to_descr(dtype))
+        return text.encode() if _described(text) == dtype else None
+    except Exception:  # fields that overlap, or are out of order
+        return None
+
+
+def _described(text: str) -> Any:
+    """Return the dtype that a text describes."""
+    import ast
+
+    import numpy
+
+    if text.startswith(("[", "(", "{")):
+        return numpy.lib.format.descr_to_dtype(ast.literal_eval(text))
+    return numpy.dtype(text)
+
+
+def _dump_array(body: Any, described: bytes) -> bytes:
+    """Lay out an array: head, shape, description of the dtype, padding, data in the order it has."""
     fortran = body.flags.f_contiguous and not body.flags.c_contiguous
-    dtype = body.dtype.str if body.dtype.names is None else repr(numpy.lib.format.dtype_to_descr(body.dtype))
-    described = dtype.encode()
     head = _ARRAY_HEAD.pack(body.ndim, fortran, 0, len(described))
     head += struct.pack(f"<{body.ndim}q", *body.shape) + described
     data: bytes = body.tobytes(order="F" if fortran else "C")
@@ -319,20 +349,16 @@ def _dump_array(body: Any) -> bytes:
 
 def _load_array(data: bytes) -> Any:
     """Rebuild an array in memory of its own, writable."""
-    import ast
-
     import numpy
 
     dimensions, fortran, _, length = _ARRAY_HEAD.unpack_from(data)
     shape = struct.unpack_from(f"<{dimensions}q", data, _ARRAY_HEAD.size)
     start = _ARRAY_HEAD.size + 8 * dimensions
-    described = data[start : start + length].decode()
-    if described.startswith(("[", "(", "{")):
-        dtype = numpy.lib.format.descr_to_dtype(ast.literal_eval(described))
-    else:
-        dtype = numpy.dtype(described)
+    dtype = _described(data[start : start + length].decode())
     if dtype.hasobject:
         raise EncodingError("an array of objects arrived as raw data: that would be read as addresses")
+    if min(shape, default=0) < 0:
+        raise EncodingError(f"an array of shape {shape} cannot be")
     start += length + -(start + length) % _ARRAY_ALIGN
     flat = numpy.frombuffer(bytearray(memoryview(data)[start:]), dtype=dtype)
     return flat.reshape(shape, order="F" if fortran else "C")

@@ -22,7 +22,7 @@ SPAWN = 5
 STOP_AGENTS = 6
 PREWARM = 7
 SHUTDOWN = 8  # control lane: leave when all that lies in the lanes is handled
-REQUEST = 10  # an agent asks the coordinator for something: a Request
+REQUEST = 10  # an agent asks the coordinator for something: a SpawnRequest, or addresses to stop
 PING = 9  # control lane: answer with what only the worker knows
 
 RAW = 1
@@ -39,6 +39,7 @@ FORWARDED = 1  # flag: the reply goes to `sender`, not to the process at the oth
 INDEX_BITS = 20  # of a correlation id; FAB_TOKEN_SHIFT
 INDEX_MASK = (1 << INDEX_BITS) - 1
 COORDINATOR = 0  # address, and process slot
+_BRIEF = 500  # characters of a text where there is little room
 CURSOR_LANE_SHIFT = 54  # a worker's cursor: lane << 54 | counter of the lane where the batch in hand begins
 
 
@@ -74,13 +75,22 @@ class SpawnReport(NamedTuple):
         return [
             [[i, *info[:-1], info.exception if with_exceptions else None] for i, info in self.failures.items()],
             self.bytes_grown,
+            [],
         ]
+
+    def brief(self) -> list[Any]:
+        """Say it like `plain`, in few bytes: why the first of them failed has to do for all."""
+        (first, info), *rest = self.failures.items()
+        row = [first, info.what, info.message[:_BRIEF], info.traceback[-_BRIEF:], info.agent, None]
+        return [[row], self.bytes_grown, [i for i, _ in rest]]
 
     @classmethod
     def from_plain(cls, plain: list[Any]) -> "SpawnReport":
-        """Read what `plain` said."""
-        failures, grown = plain
-        return cls({row[0]: ErrorInfo(*row[1:]) for row in failures}, grown)
+        """Read what `plain` or `brief` said."""
+        rows, grown, others = plain
+        failures = {row[0]: ErrorInfo(*row[1:]) for row in rows}
+        failures.update(dict.fromkeys(others, failures[rows[0][0]]) if rows else {})
+        return cls(failures, grown)
 
 
 class ErrorInfo(NamedTuple):
@@ -118,11 +128,12 @@ class PrewarmOrder(NamedTuple):
     share: int  # how many of them this worker keeps
 
 
-class Request(NamedTuple):
-    """What an agent wants of the coordinator: "spawn" (class, count, options) or "stop" (addresses)."""
+class SpawnRequest(NamedTuple):
+    """What an agent wants of the coordinator. The other thing is to stop agents: their addresses, raw."""
 
-    what: str
-    arguments: tuple[Any, ...]
+    kind: Any  # the class
+    count: int
+    options: dict[str, Any]
 
 
 class Boot(NamedTuple):

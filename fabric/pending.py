@@ -8,13 +8,38 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 from fabric.codec import Undecodable, revive
 from fabric.errors import FabricError
 from fabric.messages import INDEX_MASK, ErrorInfo
 
 Finish = Callable[[], None]
+
+
+class Replied(Protocol):
+    """Replies that arrived together, of one entry: a channel.Received, or one of its records."""
+
+    bodies: list[Any]
+    correlation: int  # of the first
+    step: int  # from each to the next; 0 when it varies
+
+    def correlations(self) -> list[int]: ...
+
+
+class Single:
+    """One reply of a batch that belongs to several entries."""
+
+    __slots__ = ("bodies", "correlation", "step")
+
+    def __init__(self, correlation: int, body: Any) -> None:
+        self.bodies = [body]
+        self.correlation = correlation
+        self.step = 0
+
+    def correlations(self) -> list[int]:
+        """The correlation id, as a list."""
+        return [self.correlation]
 
 
 class Entry:
@@ -31,7 +56,7 @@ class Entry:
         """Is nothing owed any more?"""
         return self.done
 
-    def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> Finish | None:
+    def accept(self, replies: Replied) -> Finish | None:
         """Take replies; return what is to be done outside the lanes, if anything."""
         raise NotImplementedError
 
@@ -58,8 +83,8 @@ class One(Entry):
         self.slots = (slot,)
         self.value: Any = None
 
-    def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> None:
-        self.value = bodies[0]
+    def accept(self, replies: Replied) -> None:
+        self.value = replies.bodies[0]
         self.complete()
 
     def fail(self, slot: int, error: FabricError) -> None:
@@ -79,16 +104,16 @@ class Many(Entry):
         self._came = bytearray(len(slots))  # 1 where a reply came: a dead worker's may come twice
         self.owed = len(slots)
 
-    def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> None:
-        first, count = correlations[0] & INDEX_MASK, len(bodies)
-        replies = self.replies
+    def accept(self, replies: Replied) -> None:
+        first, bodies, step = replies.correlation & INDEX_MASK, replies.bodies, replies.step
+        count = len(bodies)
         if count > 1 and 0 < step <= INDEX_MASK:
             where = slice(first, first + (count - 1) * step + 1, step)
-            replies[where] = bodies
+            self.replies[where] = bodies
             self._came[where] = b"\1" * count
         else:
-            for correlation, body in zip(correlations, bodies, strict=True):
-                replies[correlation & INDEX_MASK] = body
+            for correlation, body in zip(replies.correlations(), bodies, strict=True):
+                self.replies[correlation & INDEX_MASK] = body
                 self._came[correlation & INDEX_MASK] = 1
         if not self.failed:
             self.failed = not {ErrorInfo, Undecodable}.isdisjoint(map(type, bodies))
@@ -121,8 +146,8 @@ class Promise(Entry):
         super().__init__((slot,))
         self._deliver = deliver
 
-    def accept(self, correlations: Sequence[int], bodies: Sequence[Any], step: int) -> Finish:
-        value = bodies[0]
+    def accept(self, replies: Replied) -> Finish:
+        value = replies.bodies[0]
         self.done = True
         return lambda: self._deliver(value)
 

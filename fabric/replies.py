@@ -22,12 +22,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from fabric.channel import Received, Receiver
 from fabric.errors import FabricError
 from fabric.messages import INDEX_BITS, REPLY
-from fabric.pending import Entry, Promise, wake
+from fabric.pending import Entry, Promise, Replied, Single, wake
 from fabric.ring import EINTR, MESSAGES, Peer
 
 _log = logging.getLogger("fabric")
@@ -116,7 +115,7 @@ class Replies:
                     if entry.done:
                         self._pending.pop(token, None)
                     if finish is not None:
-                        self._later(finish, token)
+                        self._later(finish)
 
         self._orders.append(give_up)
         self._peer.ring(self._peer.process)
@@ -179,8 +178,9 @@ class Replies:
                 if seconds <= 0:
                     self._drain()
                     return reached()
-            for reason in list(self._wanted):
-                reasons |= reason
+            if self._wanted:
+                for reason in list(self._wanted):
+                    reasons |= reason
             if wait(reasons, -1, seconds) == EINTR:
                 time.sleep(0)  # let Python run the signal's handler
             self._drain()
@@ -211,42 +211,36 @@ class Replies:
         receiver, pending = self._receiver, self._pending
         while self._orders:
             self._orders.popleft()()
-        while True:
+        more = True
+        while more:
             received = receiver.receive()
             if received is None:
                 return
-            finishes: list[tuple[Callable[[], None], int]] = []
+            more = bool(received.more)
+            finishes: list[Callable[[], None]] = []
             if received.kind == REPLY:
-                token = received.token
-                entry = pending.get(token)
+                entry = pending.get(received.token)
                 if entry is not None:
-                    self._give(entry, token, received.correlations(), received.bodies, received.step, finishes)
+                    self._give(entry, received.token, received, finishes)
                 else:
                     self._give_singly(received, finishes)
             else:
                 self._on_record(received)
-            receiver.commit(received.lane, received.end_of(received.count))
-            for finish, token in finishes:
-                self._later(finish, token)
-            if not received.more:
-                return
+            if more or finishes:
+                receiver.commit(received.lane, received.end)
+                for finish in finishes:
+                    self._later(finish)
+            else:
+                receiver.commit_at_next(received.lane, received.end)
 
-    def _give(
-        self,
-        entry: Entry,
-        token: int,
-        correlations: list[int],
-        bodies: list[Any],
-        step: int,
-        finishes: list[tuple[Callable[[], None], int]],
-    ) -> None:
-        finish = entry.accept(correlations, bodies, step)
+    def _give(self, entry: Entry, token: int, replies: Replied, finishes: list[Callable[[], None]]) -> None:
+        finish = entry.accept(replies)
         if finish is not None:
-            finishes.append((finish, token))
+            finishes.append(finish)
         if entry.done:
             self._pending.pop(token, None)
 
-    def _give_singly(self, received: Received, finishes: list[tuple[Callable[[], None], int]]) -> None:
+    def _give_singly(self, received: Received, finishes: list[Callable[[], None]]) -> None:
         """Replies of one batch that belong to different entries."""
         pending = self._pending
         for correlation, body in zip(received.correlations(), received.bodies, strict=True):
@@ -255,10 +249,9 @@ class Replies:
             if entry is None:
                 self.late += 1
             else:
-                self._give(entry, token, [correlation], [body], 0, finishes)
+                self._give(entry, token, Single(correlation, body), finishes)
 
-    def _later(self, finish: Callable[[], None], token: int) -> None:
-        del token
+    def _later(self, finish: Callable[[], None]) -> None:
         self._futures -= 1
         self._jobs.append(finish)
         self.wake_pump()

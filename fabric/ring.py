@@ -6,6 +6,7 @@ GIL, so the calls that move messages take a batch.
 """
 
 import os
+import struct
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -23,10 +24,12 @@ ALIVE: int = lib.FAB_AGENT_ALIVE
 STOPPED: int = lib.FAB_AGENT_STOPPED
 LOST: int = lib.FAB_AGENT_LOST
 
+HEADER_BYTES: int = ffi.sizeof("struct fab_record")
 LINE_BYTES = 128
 TABLE_OFFSET = 4096
 EINTR = -4
 _FOR_EVER = 2**62
+_FACTS = struct.Struct(f"{lib.FAB_COLUMN_FACTS}Q")
 _RUN_BYTES = 1 << 20  # a run of records is copied out in one piece: keep that piece in the cache
 
 _LAYOUT_PROBLEMS = {
@@ -120,47 +123,52 @@ class Layout:
 
 
 class Columns:
-    """A run of records as columns of numbers; reused by each `Peer.receive`."""
+    """A run of records as columns of numbers; reused by each `Peer.receive`.
 
-    __slots__ = ("_c", "_correlations", "_encodings", "_ends", "_facts", "_senders", "_starts", "_targets", "raw")
+    Read through memoryviews: 4 ns a number and 80 ns for all facts, where ffi.unpack takes 7 and 230.
+    """
+
+    __slots__ = ("_ends", "_facts", "_starts", "_views", "raw")
 
     def __init__(self) -> None:
-        self.raw = self._c = ffi.new("struct fab_columns *")
-        self._facts = ffi.cast("uint64_t *", self._c)
-        self._targets = self._c.targets
-        self._senders = self._c.senders
-        self._correlations = self._c.correlations
-        self._starts = self._c.starts
-        self._ends = self._c.ends
-        self._encodings = self._c.encodings
+        self.raw = raw = ffi.new("struct fab_columns *")
+        self._facts = memoryview(ffi.buffer(raw))[: 8 * lib.FAB_COLUMN_FACTS]
+        numbers = (raw.targets, raw.senders, raw.correlations)
+        self._views = [memoryview(ffi.buffer(column)).cast("Q") for column in numbers]
+        self._starts = memoryview(ffi.buffer(raw.starts)).cast("I")
+        self._ends = memoryview(ffi.buffer(raw.ends)).cast("I")
 
-    def facts(self) -> list[int]:
-        """Return what holds for the run, in the order of struct fab_columns: one call for all of it."""
-        return ffi.unpack(self._facts, lib.FAB_COLUMN_FACTS)  # type: ignore[no-any-return]
+    def facts(self) -> tuple[int, ...]:
+        """Return what holds for the run, in the order of struct fab_columns."""
+        return _FACTS.unpack(self._facts)
 
     def targets(self, count: int) -> list[int]:
         """Return the target addresses."""
-        return [self._targets[0]] if count == 1 else ffi.unpack(self._targets, count)
+        return self._views[0][:count].tolist()
 
     def senders(self, count: int) -> list[int]:
         """Return the sender addresses."""
-        return [self._senders[0]] if count == 1 else ffi.unpack(self._senders, count)
+        return self._views[1][:count].tolist()
 
     def correlations(self, count: int) -> list[int]:
         """Return the correlation ids."""
-        return [self._correlations[0]] if count == 1 else ffi.unpack(self._correlations, count)
+        return self._views[2][:count].tolist()
 
     def starts(self, count: int) -> list[int]:
         """Return where each body begins in the run."""
-        return ffi.unpack(self._starts, count)  # type: ignore[no-any-return]
+        return self._starts[:count].tolist()
 
     def ends(self, count: int) -> list[int]:
         """Return where each body ends in the run."""
-        return ffi.unpack(self._ends, count)  # type: ignore[no-any-return]
+        return self._ends[:count].tolist()
 
-    def encodings(self, count: int) -> list[int]:
+    def end(self, index: int) -> int:
+        """Return where one body ends in the run."""
+        return self._ends[index]
+
+    def encodings(self, count: int) -> bytes:
         """Return how each body is encoded."""
-        return ffi.unpack(self._encodings, count)  # type: ignore[no-any-return]
+        return bytes(ffi.buffer(self.raw.encodings, count))
 
 
 class Batch:
@@ -272,11 +280,11 @@ class Peer:
         self.process = process
         self.bell = -1
         self.processes = layout.processes
+        self.outbox_limit = int(layout.header.outbox_bytes) // 2 - HEADER_BYTES  # of a body in the outbox
         for other in range(layout.processes):
             lib.fab_peer_set_bell(self.c, other, -1)
         _check(lib.fab_peer_init(self.c, layout.header, process, base, own_block))
         self.table = memoryview(whole)[TABLE_OFFSET : TABLE_OFFSET + 8 * layout.max_agents].cast("Q")
-        self._receive = lib.fab_peer_receive
         self._head = ffi.new("uint64_t *")
         self._lost = ffi.new("uint64_t *")
 
@@ -316,9 +324,14 @@ class Peer:
             raise MessageTooLargeError(len(body), self.body_limit(lane))
         return bool(rc == 1)
 
-    def receive(self, most: int, columns: Columns) -> int:
-        """Fill `columns` from the next lane that has something; return the lane, or -1 for none."""
-        return self._receive(self.c, most, _RUN_BYTES, columns.raw)  # type: ignore[no-any-return]
+    def receive(self, most: int, columns: Columns, done_lane: int = -1, done_end: int = 0) -> int:
+        """Commit `done_lane` up to `done_end` (-1: nothing), then fill `columns` from the next lane.
+
+        Returns the lane, or -1 when all are empty.
+        """
+        return lib.fab_peer_commit_and_receive(  # type: ignore[no-any-return]
+            self.c, done_lane, done_end, most, _RUN_BYTES, columns.raw
+        )
 
     def commit(self, lane: int, end: int) -> None:
         """Hand the bytes below `end` back to the producer of a lane."""
@@ -330,8 +343,9 @@ class Peer:
         `extra` is one more descriptor to wake up for. Returns 1, 2 when `extra` is ready, 0 when the time
         was up, or a negative errno when a signal came.
         """
-        limit = _FOR_EVER if seconds is None else max(0, int(seconds * 1e9))
-        return lib.fab_peer_wait(self.c, reasons, extra, limit)  # type: ignore[no-any-return]
+        if seconds is None:
+            return lib.fab_peer_wait(self.c, reasons, extra, _FOR_EVER)  # type: ignore[no-any-return]
+        return lib.fab_peer_wait(self.c, reasons, extra, max(0, int(seconds * 1e9)))  # type: ignore[no-any-return]
 
     def arm(self, reasons: int) -> bool:
         """Say that we sleep; True: there is work, do not block. Call `disarm` afterwards in any case."""

@@ -163,6 +163,15 @@ static inline int32_t fab_peer_receive(struct fab_peer *s, uint32_t most, uint64
     return lane;
 }
 
+/* Commit what was received before (lane -1: nothing), then receive: one crossing for both. Leader only. */
+static inline int32_t fab_peer_commit_and_receive(struct fab_peer *s, int32_t lane, uint64_t end,
+                                                  uint32_t most, uint64_t most_bytes,
+                                                  struct fab_columns *cols) {
+    if (lane >= 0)
+        fab_peer_commit(s, (uint32_t)lane, end);
+    return fab_peer_receive(s, most, most_bytes, cols);
+}
+
 /* Which slot hosts each of these agents. Returns `count`, or the index of the first that is not
  * alive. Any process. Wait-free. */
 static inline uint32_t fab_peer_route(const struct fab_peer *s, const uint64_t *addresses, uint32_t count,

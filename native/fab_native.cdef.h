@@ -107,8 +107,9 @@ uint64_t fab_peer_outbox_room(struct fab_peer *peer);
 int fab_peer_outbox_flush(struct fab_peer *peer, uint64_t *lost);
 
 /* receive */
-int32_t fab_peer_receive(struct fab_peer *peer, uint32_t most, uint64_t most_bytes,
-                         struct fab_columns *columns);
+int32_t fab_peer_commit_and_receive(struct fab_peer *peer, int32_t lane, uint64_t end, uint32_t most,
+                                    uint64_t most_bytes, struct fab_columns *columns);
+
 void fab_peer_commit(struct fab_peer *peer, uint32_t lane, uint64_t end);
 int fab_peer_wait(struct fab_peer *peer, uint32_t reasons, int extra, int64_t timeout_ns);
 int fab_peer_arm(struct fab_peer *peer, uint32_t reasons);

@@ -44,7 +44,7 @@
 #define FAB_LINE 128       /* two cache lines: adjacent-line prefetch pairs them */
 #define FAB_ALIGN 16       /* records start at multiples of this */
 #define FAB_BATCH_MAX 1024 /* records in one set of columns */
-#define FAB_COLUMN_FACTS 13
+#define FAB_COLUMN_FACTS 16
 #define FAB_TOKEN_SHIFT 20 /* see fab_record.correlation */
 #define FAB_KIND_PAD 1     /* fills the ring up to its end; the only kind this file knows */
 
@@ -108,6 +108,9 @@ struct fab_columns {
     uint64_t end;      /* counter behind the run: what to commit when it is handled */
     uint64_t sent_at;  /* of the first record */
     uint64_t more;     /* is there something else to read, in this lane or another? */
+    uint64_t first_target;
+    uint64_t first_sender;
+    uint64_t first_correlation; /* these three spare the arrays where there is but one record */
     uint64_t targets[FAB_BATCH_MAX];
     uint64_t senders[FAB_BATCH_MAX];
     uint64_t correlations[FAB_BATCH_MAX];
@@ -116,8 +119,8 @@ struct fab_columns {
     uint8_t encodings[FAB_BATCH_MAX];
 };
 
-static_assert(offsetof(struct fab_columns, targets) == 13 * 8,
-              "Python reads the 13 facts before as one array");
+static_assert(offsetof(struct fab_columns, targets) == FAB_COLUMN_FACTS * 8,
+              "Python reads the facts before as one array");
 
 /* Bytes a record with this body takes in the ring. */
 static inline uint64_t fab_record_span(uint64_t body_bytes) {
@@ -278,6 +281,9 @@ static inline void fab_columns_add(struct fab_columns *cols, const struct fab_re
         cols->sent_at = r->sent_at;
         cols->token = r->correlation >> FAB_TOKEN_SHIFT;
         cols->step = 0;
+        cols->first_target = r->target;
+        cols->first_sender = r->sender;
+        cols->first_correlation = r->correlation;
     } else {
         uint64_t step = r->correlation - cols->correlations[i - 1];
         cols->step = i == 1 || cols->step == step ? step : 0;

@@ -6,7 +6,7 @@ the host knows it, in a coroutine a context variable does, since others run in b
 
 import contextvars
 from collections.abc import Awaitable
-from typing import Any, NamedTuple
+from typing import Any
 
 from fabric.agent import Agent, AgentRef
 from fabric.errors import FabricError
@@ -14,13 +14,18 @@ from fabric.messages import COORDINATOR
 from fabric.workers.ledger import Stretch
 
 
-class Ticket(NamedTuple):
-    """A message in hand whose reply comes later."""
+class Ticket:
+    """A message in hand. `deferred`: what its handler returns is not its reply."""
 
-    target: int
-    sender: int
-    correlation: int
-    stretch: Stretch | None
+    __slots__ = ("body", "correlation", "deferred", "sender", "stretch", "target")
+
+    def __init__(self, target: int, sender: int, correlation: int, body: Any, stretch: Stretch | None) -> None:
+        self.target = target
+        self.sender = sender
+        self.correlation = correlation
+        self.body = body
+        self.stretch = stretch
+        self.deferred = False
 
 
 current_ticket: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("current_ticket", default=None)
@@ -83,7 +88,7 @@ class Context:
         """Let this ask be answered later, through the handle; what the handler returns is not sent.
 
         The message counts as handled when the handler returns: if the worker dies before the answer, the
-        one who asked gets an error.
+        one who asked gets an error. So it is when the handler raises after this.
         """
         return ReplyHandle(self._host, self._host.defer())
 

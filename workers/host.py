@@ -4,7 +4,6 @@ No process and no shared memory here. The loop gives a batch (`begin`), has it h
 and takes what is to be sent: `values` (a reply for each message of the slice), `failures`, and the outbox.
 """
 
-import gc
 import inspect
 import pickle
 import time
@@ -14,8 +13,7 @@ from typing import Any
 
 from fabric.agent import Agent
 from fabric.codec import Codec, describe, refusal
-from fabric.messages import COORDINATOR, ErrorInfo, PrewarmOrder, SpawnOrder, SpawnReport
-from fabric.workers.ledger import Stretch
+from fabric.messages import COORDINATOR, ErrorInfo, PrewarmOrder, SpawnOrder
 from fabric.workers.messenger import WorkerMessenger
 from fabric.workers.outbox import Outbox
 from fabric.workers.warm import WarmPool, construct
@@ -50,15 +48,29 @@ class Host(WorkerMessenger):
         self._batchers: dict[int, Any] = {}
         self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
 
-    def begin(self, received: Any, stretch: Stretch) -> None:
-        """Take a batch in hand; its messages count as part of `stretch` of their lane."""
+    def begin(self, received: Any) -> None:
+        """Take a batch in hand."""
         self._received = received
-        self.stretch = stretch
         self._targets = received.targets()
         if received.undecodable:
             for index, body in enumerate(received.bodies):
                 if hasattr(body, "error"):
                     self._targets[index] = _NOWHERE
+
+    def handle_one(self) -> int:
+        """Handle a batch of one: as `handle`, with nothing to set up. An ask at a time is made of this."""
+        if self._batchers:
+            return self.handle(0)
+        if self.deferred:
+            self.deferred.clear()
+        self.index = 0
+        self.cursor[0] = 1
+        target = self._targets[0]
+        try:
+            self.values = [self._agents[target].on_message(self._received.bodies[0])]
+        except BaseException as error:
+            self.values = [self._failed(0, target, error)]
+        return 1
 
     def handle(self, first: int) -> int:
         """Handle messages from `first` on, to the end of the batch or until replies have waited long enough.
@@ -100,12 +112,10 @@ class Host(WorkerMessenger):
                 looked = now
         return index
 
-    def spawn(self, order: SpawnOrder) -> SpawnReport:
-        """Make the agents of an order; those that fail are reported, the rest live."""
+    def spawn(self, order: SpawnOrder) -> dict[int, ErrorInfo]:
+        """Make the agents of an order; return those that failed, by position in it. The rest lives."""
         addresses = array("Q", order.addresses)
-        before = _resident_bytes()
         failures: dict[int, ErrorInfo] = {}
-        gc.disable()  # each object here is to stay: looking for garbage among them takes longer than making them
         try:
             kind, args, kwargs = pickle.loads(order.recipe)
             warm = self.warm.take(order.recipe, len(addresses)) if order.each is None else []
@@ -114,7 +124,7 @@ class Host(WorkerMessenger):
                     agent = warm.pop() if warm else construct(kind, args, self._arguments(order, kwargs, position))
                     self._install(address, agent, order.once)
                 except BaseException as error:
-                    self._agents.pop(address, None)
+                    self._remove(address)
                     failures[position] = self.describe(error, address)
         except BaseException as error:
             info = describe(error, "agent", frames_to_skip=1)
@@ -122,10 +132,7 @@ class Host(WorkerMessenger):
                 range(len(addresses)),
                 info._replace(message=f"the class cannot be had in the worker: {info.message}"),
             )
-        finally:
-            gc.enable()
-            gc.freeze()
-        return SpawnReport(failures, _resident_bytes() - before)
+        return failures
 
     def stop(self, addresses: Sequence[int]) -> None:
         """Stop these agents; those that are not here are passed over."""
@@ -196,6 +203,7 @@ class Host(WorkerMessenger):
             info = self.missing(target)
         else:
             info = self.describe(error, target)
+        self.deferred.discard(index)  # whatever it meant to answer later: this is the answer
         if self._received.correlations()[index] == 0:
             self.failures.append((target, self._received.senders()[index], info))
         return info
@@ -225,16 +233,9 @@ class Host(WorkerMessenger):
             agent.on_start()
 
     def _stop_one(self, address: int) -> None:
-        receiver = self._agents.pop(address, None)
-        if receiver is None:
+        agent = self._remove(address)
+        if agent is None:
             return
-        self._batchers.pop(address, None)
-        self._once.discard(address)
-        self.json_choices.pop(address, None)
-        mailbox = self.mailboxes.pop(address, None)
-        agent = receiver if mailbox is None else mailbox.agent
-        if mailbox is not None:
-            mailbox.cancel()
         self._starting = address
         try:
             agent.on_stop()
@@ -242,7 +243,14 @@ class Host(WorkerMessenger):
             self.errors += 1
             self.failures.append((address, COORDINATOR, self.describe(error, address)))
 
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * 4096
+    def _remove(self, address: int) -> Agent | None:
+        """Let go of an agent, if it is here, and return it. Its coroutines are cancelled, and end soon."""
+        receiver = self._agents.pop(address, None)
+        self._batchers.pop(address, None)
+        self._once.discard(address)
+        self.json_choices.pop(address, None)
+        mailbox = self.mailboxes.get(address)
+        if mailbox is None or receiver is None:
+            return receiver  # type: ignore[no-any-return]
+        mailbox.cancel(lambda: self.mailboxes.pop(address, None))
+        return mailbox.agent  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ class Stretch:
 
     __slots__ = ("end", "in_hand", "lane")
 
-    def __init__(self, lane: int, end: int) -> None:
+    def __init__(self, lane: int, end: int = 0) -> None:
         self.lane = lane
         self.end = end
         self.in_hand = 0
@@ -27,13 +27,18 @@ class Ledger:
     def __init__(self) -> None:
         self._lanes: dict[int, deque[Stretch]] = {}
 
-    def read(self, stretch: Stretch) -> int | None:
-        """Note that a stretch was handled, save what is in hand; return what to commit, None for nothing yet."""
-        waiting = self._lanes.get(stretch.lane)
+    def read(self, lane: int, end: int, stretch: Stretch | None = None) -> int | None:
+        """Note that a lane was handled up to `end`, save what `stretch` has in hand.
+
+        Returns what to commit, None for nothing yet.
+        """
+        waiting = self._lanes.get(lane)
         if not waiting:
-            if stretch.in_hand == 0:
-                return stretch.end
-            waiting = self._lanes[stretch.lane] = deque()
+            if stretch is None or stretch.in_hand == 0:
+                return end
+            waiting = self._lanes[lane] = deque()
+        stretch = stretch or Stretch(lane)
+        stretch.end = end
         waiting.append(stretch)
         return None
 

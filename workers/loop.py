@@ -7,6 +7,7 @@ Peek, handle, publish, commit: a lane's head moves past exactly the messages who
 worker that dies in between leaves them to its successor.
 """
 
+import gc
 import os
 import time
 from array import array
@@ -24,15 +25,15 @@ from fabric.messages import (
     SHUTDOWN,
     SPAWN,
     STOP_AGENTS,
-    ErrorInfo,
     PrewarmOrder,
     SkipOrder,
     SpawnOrder,
+    SpawnReport,
     StopOrder,
 )
 from fabric.ring import MESSAGES, ROOM, Lifeline, Peer
 from fabric.workers.host import Host
-from fabric.workers.ledger import Ledger, Stretch
+from fabric.workers.ledger import Ledger
 from fabric.workers.publisher import Publisher
 
 _IDLE_LOOK = 1.0  # seconds; the C core wakes as often on its own, as a safety net
@@ -69,9 +70,9 @@ class Loop:
         self._counters[count.STARTED_NS] = time.monotonic_ns()
         for order in orders:
             report = self._obey(order)
-            for position, *info in report[0] if isinstance(order, SpawnOrder) else []:
-                address = array("Q", order.addresses)[position]
-                self._host.failures.append((address, COORDINATOR, ErrorInfo(*info)))
+            failures = SpawnReport.from_plain(report).failures if isinstance(order, SpawnOrder) else {}
+            for position, info in failures.items():
+                self._host.failures.append((array("Q", order.addresses)[position], COORDINATOR, info))
         self._publisher.publish_failures()
         self._outbox.flush()
         self._counters[count.AGENTS] = self._host.count
@@ -99,21 +100,19 @@ class Loop:
 
     def _messages(self, received: Received) -> None:
         """Handle messages to agents, slice by slice."""
-        host, lane = self._host, received.lane
-        first, stretch = 0, Stretch(lane, 0)
+        host, lane, total = self._host, received.lane, received.count
         if self._skips:
             self._leave_out(received)
-        host.begin(received, stretch)
+        host.begin(received)
         host.cursor[1] = lane << CURSOR_LANE_SHIFT | received.end - received.bytes
-        while True:
-            behind = host.handle(first)
+        first = 0
+        while first < total and not (first and self._closing[0]):
+            behind = host.handle(first) if total > 1 else host.handle_one()
             self._publisher.publish(received, first, behind)
-            stretch.end = received.end_of(behind)
-            self._commit(lane, self._ledger.read(stretch))
-            if behind == received.count or self._closing[0]:
-                break
-            first, stretch = behind, Stretch(lane, 0)
-            host.stretch = stretch
+            end = received.end if behind == total else received.end_of(behind)
+            self._commit(lane, self._ledger.read(lane, end, host.stretch))
+            host.stretch = None
+            first = behind
         host.cursor[0] = 0
         host.end()
 
@@ -152,7 +151,7 @@ class Loop:
         if isinstance(order, Undecodable):
             raise order.error
         if isinstance(order, SpawnOrder):
-            return self._host.spawn(order).plain(self._host.codec.allow_pickle)
+            return self._spawn(order)
         if isinstance(order, SkipOrder):
             return self._skips.append(order)
         if isinstance(order, StopOrder):
@@ -162,13 +161,29 @@ class Loop:
         self._leaving = True  # SHUTDOWN: when all that lies in the lanes is handled
         return None
 
+    def _spawn(self, order: SpawnOrder) -> list[Any]:
+        """Make agents, with an eye on memory; return the report in plain data."""
+        before = _resident_bytes()
+        gc.disable()  # each object here is to stay: looking for garbage among them takes longer than making them
+        try:
+            failures = self._host.spawn(order)
+        finally:
+            gc.enable()
+            gc.freeze()
+        report = SpawnReport(failures, _resident_bytes() - before)
+        codec = self._host.codec
+        plain = report.plain(codec.allow_pickle)
+        if failures and len(codec.encode_answer(plain)[1]) > self._publisher.answer_limit:
+            return report.brief()
+        return plain
+
     def _unknown(self, received: Received) -> None:
         """Drop what no version of ours sends here, and count it."""
         self._counters[count.DROPPED_BYTES] += received.bytes
         self._commit_all(received)
 
     def _commit_all(self, received: Received) -> None:
-        self._commit(received.lane, self._ledger.read(Stretch(received.lane, received.end)))
+        self._commit(received.lane, self._ledger.read(received.lane, received.end))
 
     def _commit(self, lane: int, end: int | None) -> None:
         if end is not None:
@@ -236,5 +251,6 @@ class Loop:
                 self._commit(ticket.stretch.lane, self._ledger.done(ticket.stretch))
 
 
-def _ended(received: Received) -> Stretch:
-    return Stretch(received.lane, received.end_of(received.count))
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096

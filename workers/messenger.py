@@ -9,15 +9,37 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from fabric.agent import Agent, AgentGroup, AgentRef
+from fabric.channel import as_sequence
 from fabric.codec import Codec, describe, refusal, revive
-from fabric.errors import AgentNotFoundError, EncodingError, FabricError
-from fabric.messages import COORDINATOR, INDEX_BITS, ErrorInfo, Request, show
+from fabric.errors import (
+    AgentNotFoundError,
+    BackpressureError,
+    EncodingError,
+    FabricError,
+    MessageTooLargeError,
+)
+from fabric.messages import COORDINATOR, FORWARDED, INDEX_BITS, ErrorInfo, SpawnRequest, show
 from fabric.workers.context import Context, Ticket, current_ticket
 from fabric.workers.ledger import Stretch
 from fabric.workers.outbox import Outbox
+
+NO_WAITING = (
+    "ask() in a handler would stop the whole worker while it waits: make on_message an async def and use "
+    "`await ref.ask_async(body)`, or tell() and have the answer told back"
+)
+_SOON = 0.01  # seconds until another try, where the outbox is full when a message is due
+
+
+class _Send(NamedTuple):
+    """A message that is to be sent later."""
+
+    target: int
+    sender: int
+    encoding: int
+    body: bytes
 
 
 class WorkerMessenger:
@@ -27,16 +49,18 @@ class WorkerMessenger:
         self.identity = identity
         self.codec = codec
         self.outbox = outbox
+        outbox.undeliverable = self._undeliverable
         self.context = Context(self)
         self.deferred: set[int] = set()  # indexes in the batch in hand whose reply comes later
         self.failures: list[tuple[int, int, ErrorInfo]] = []  # (agent, sender, why) of told messages
         self.finished: list[Ticket] = []  # of coroutines; the loop commits them when their replies are out
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
         self.errors = 0
-        self.timers: list[tuple[float, int, AgentRef, Any]] = []
+        self.clock = time.monotonic  # what tell_later goes by
+        self.timers: list[tuple[float, int, _Send]] = []
         self.json_choices: dict[int, bool | None] = {}  # by address, of agents whose class has one
         self.index = 0
-        self.stretch: Stretch | None = None
+        self.stretch: Stretch | None = None  # of the slice in hand; made when a coroutine takes a message
         self._table = table
         self._received: Any = None
         self._targets: list[int] = []
@@ -56,31 +80,37 @@ class WorkerMessenger:
             self._targets[index],
             self._received.senders()[index],
             self._received.correlations()[index],
+            self._received.bodies[index],
             self.stretch,
         )
 
     def end(self) -> None:
         """Put the batch out of hand."""
         self._received = None
-        self.stretch = None
 
-    def defer(self, in_hand: bool = False) -> Ticket:
-        """Let the message in hand be answered later; `in_hand`: it is not done before that."""
-        ticket = current_ticket.get() or self.ticket_in_hand()
-        if ticket is None:
-            raise FabricError("no message is in hand: there is nothing to answer later")
+    def take_in_hand(self) -> Ticket:
+        """Take the message in hand over for a coroutine: it is done and answered when that is."""
+        if self.stretch is None:
+            self.stretch = Stretch(self._received.lane)
+        ticket = self.ticket_in_hand()
+        assert ticket is not None
+        self.deferred.add(self.index)
+        self.stretch.in_hand += 1
+        return ticket
+
+    def defer(self) -> Ticket:
+        """Let the message in hand be answered by other means than what its handler returns."""
+        ticket = self._in_hand()
         if current_ticket.get() is None:
             self.deferred.add(self.index)
-        if in_hand and self.stretch is not None:
-            self.stretch.in_hand += 1
+        ticket.deferred = True
         return ticket
 
     def answer(self, ticket: Ticket, value: Any) -> None:
         """Send the reply of a deferred message."""
-        if ticket.correlation == 0:
-            return
-        encoding, body = self.encode_reply(ticket.target, value)
-        self.outbox.reply(ticket.sender, ticket.target, ticket.correlation, encoding, body)
+        if ticket.correlation != 0:
+            self.send_reply(ticket.sender, ticket.target, ticket.correlation, value)
+            self._woken()
 
     def finish(self, ticket: Ticket, value: Any) -> None:
         """Send the reply of a coroutine's message; the loop commits it when that is out."""
@@ -88,40 +118,61 @@ class WorkerMessenger:
             self.errors += 1
             if ticket.correlation == 0:
                 self.failures.append((ticket.target, ticket.sender, value))
-        self.answer(ticket, value)
+        if not ticket.deferred or isinstance(value, ErrorInfo):
+            self.answer(ticket, value)
         self.finished.append(ticket)
-        if self.wake is not None:
-            self.wake()
+        self._woken()
 
     def forward(self, ref: AgentRef, body: Any) -> None:
         """Pass the message in hand on; the receiver answers the one who asked."""
-        ticket = self.defer()
-        body = self._received.bodies[self.index] if body is ... else body
-        encoding, data = self.codec.encode(body, ref._json)
-        self.require_alive(ref.address)
-        self.outbox.tell(ref.address, ticket.sender, ticket.correlation, encoding, data)
+        ticket = self._in_hand()
+        encoding, data = self.codec.encode(ticket.body if body is ... else body, ref._json)
+        self.require_alive(ref._address)
+        self.outbox.tell(ref._address, ticket.sender, ticket.correlation, encoding, data, FORWARDED)
+        self.defer()  # not before: had anything of this raised, the one who asked is to know
+        self._woken()
+
+    def _in_hand(self) -> Ticket:
+        ticket = current_ticket.get() or self.ticket_in_hand()
+        if ticket is None:
+            raise FabricError("no message is in hand: there is nothing to answer or to pass on")
+        return ticket
+
+    def _woken(self) -> None:
+        """A coroutine has something to send: end the sleep in the event loop."""
+        if self.wake is not None:
+            self.wake()
 
     # What comes later.
 
     def tell_later(self, seconds: float, ref: AgentRef, body: Any) -> None:
         """Remember to send a message."""
-        self.codec.encode(body, ref._json)  # what cannot be sent is said now, to the one who wrote it
+        encoding, data = self.codec.encode(body, ref._json)
+        self.require_alive(ref._address)
         self._token += 1
-        heapq.heappush(self.timers, (time.monotonic() + seconds, self._token, ref, body))
+        send = _Send(ref._address, self._speaker(), encoding, data)
+        heapq.heappush(self.timers, (self.clock() + seconds, self._token, send))
+        self._woken()
 
     def due_timers(self, now: float) -> float | None:
         """Send what tell_later promised for now; return seconds until the next, None when there is none."""
         while self.timers and self.timers[0][0] <= now:
-            _, _, ref, body = heapq.heappop(self.timers)
+            send = self.timers[0][2]
             try:
-                self.tell(ref, body, None, False)
-            except FabricError as error:
-                self.failures.append((ref.address, COORDINATOR, self.describe(error, ref.address)))
+                if self.is_alive(send.target):
+                    self.outbox.tell(send.target, send.sender, 0, send.encoding, send.body)
+                else:
+                    self._undeliverable(send.target, send.sender, 0)
+            except BackpressureError:
+                return _SOON
+            except MessageTooLargeError as error:
+                self.failures.append((send.target, send.sender, refusal(error)))
+            heapq.heappop(self.timers)
         return self.timers[0][0] - now if self.timers else None
 
     def request_spawn(self, kind: type[Agent], count: int, options: dict[str, Any]) -> Awaitable[Any]:
         """Ask the coordinator to spawn."""
-        made: Awaitable[Any] = self._request(Request("spawn", (kind, count, options)))
+        made: Awaitable[Any] = self._request(SpawnRequest(kind, count, options))
         return made
 
     def resolve(self, correlation: int, body: Any) -> bool:
@@ -145,7 +196,16 @@ class WorkerMessenger:
         """What the sender to an agent that is not here gets."""
         return refusal(AgentNotFoundError(f"{show(address)} has stopped, or never was"))
 
+    def send_reply(self, to: int, address: int, correlation: int, value: Any) -> None:
+        """Queue the reply of the agent at `address`; one that is too large goes as an error."""
+        encoding, body = self.encode_reply(address, value)
+        try:
+            self.outbox.reply(to, address, correlation, encoding, body)
+        except MessageTooLargeError as error:
+            self.outbox.reply(to, address, correlation, *self.codec.encode(refusal(error)))
+
     def encode_reply(self, address: int, value: Any) -> tuple[int, bytes]:
+        """Encode a reply; one that cannot be encoded becomes an error."""
         try:
             return self.codec.encode(value, self.json_choices.get(address))
         except EncodingError as error:
@@ -179,6 +239,8 @@ class WorkerMessenger:
         encoding, data = self.codec.encode(body, ref._json)
         self.require_alive(ref._address)
         self.outbox.tell(ref._address, self._speaker(), 0, encoding, data)
+        if self.wake is not None:
+            self.wake()
 
     def ask_async(self, ref: AgentRef, body: Any, timeout: float | None) -> Awaitable[Any]:
         """Queue a question; await the answer. Only in a coroutine."""
@@ -186,6 +248,7 @@ class WorkerMessenger:
         self.require_alive(ref._address)
         future, correlation = self._expect()
         self.outbox.tell(ref._address, self._speaker(), correlation, encoding, data)
+        self._woken()
         if timeout is None:
             return future  # type: ignore[no-any-return]
         import asyncio
@@ -194,19 +257,17 @@ class WorkerMessenger:
 
     def ask(self, ref: AgentRef, body: Any, timeout: float | None) -> Any:
         """Refuse: a handler that waits stops all agents of its worker, maybe the one it waits for."""
-        raise FabricError(
-            "ask() in a handler would stop the whole worker while it waits: make on_message an async def and use "
-            "`await ref.ask_async(body)`, or tell() and have the answer told back"
-        )
+        raise FabricError(NO_WAITING)
 
     def submit(self, ref: AgentRef, body: Any, wait: bool) -> "Future[Any]":
         """Refuse, as `ask`."""
-        return self.ask(ref, body, None)  # type: ignore[no-any-return]
+        raise FabricError(NO_WAITING)
 
     def tell_group(self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None) -> None:
         """Queue a message to each."""
-        if same:
-            bodies = [bodies] * len(group)
+        bodies = [bodies] * len(group) if same else as_sequence(bodies)
+        if len(bodies) != len(group):
+            raise ValueError(f"{len(group):,} agents and {len(bodies):,} bodies: give one body for each")
         for ref, body in zip(group, bodies, strict=True):
             self.tell(ref, body, timeout, False)
 
@@ -214,11 +275,19 @@ class WorkerMessenger:
         self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None, return_exceptions: bool
     ) -> list[Any]:
         """Refuse, as `ask`."""
-        return self.ask(group[0], bodies, timeout)  # type: ignore[no-any-return]
+        raise FabricError(NO_WAITING)
 
     def stop_agents(self, addresses: "array[int]", timeout: float | None) -> None:
         """Ask the coordinator to stop agents; does not wait for it."""
-        self._request(Request("stop", (addresses,)))
+        self._request(addresses.tobytes())
+
+    def _undeliverable(self, target: int, sender: int, correlation: int) -> None:
+        """Say that a message of one of our agents found nobody: to whoever asked, else to the coordinator."""
+        if correlation != 0:
+            self.send_reply(sender, target, correlation, self.missing(target))
+        else:
+            self.errors += 1
+            self.failures.append((target, sender, self.missing(target)))
 
     def _speaker(self) -> int:
         ticket = current_ticket.get()
@@ -231,9 +300,10 @@ class WorkerMessenger:
         future = self._asked[self._token] = self.loop().create_future()
         return future, self._token << INDEX_BITS
 
-    def _request(self, request: Request) -> Any:
+    def _request(self, request: SpawnRequest | bytes) -> Any:
         future, correlation = self._expect()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need await it
         encoding, data = self.codec.encode(request, json=False)
         self.outbox.request(self._speaker(), correlation, encoding, data)
+        self._woken()
         return future

@@ -11,6 +11,8 @@ messages queue behind it, so order is kept. When it is full, the handler gets a 
 """
 
 from array import array
+from collections.abc import Callable
+from typing import NamedTuple
 
 from fabric.channel import Sender
 from fabric.codec import Encoded
@@ -21,22 +23,34 @@ from fabric.ring import Batch, Peer
 _HEADER_AND_PADDING = 64
 
 
+class _Record(NamedTuple):
+    kind: int
+    target: int
+    sender: int
+    correlation: int
+    encoding: int
+    body: bytes
+    flags: int
+
+
 class Outbox:
     """What this worker's handlers sent and what is not in a lane yet."""
 
     def __init__(self, peer: Peer, senders: dict[int, Sender]) -> None:
         self._peer = peer
         self._senders = senders
-        self._pending: list[tuple[int, int, int, int, int, bytes]] = []
+        self._pending: list[_Record] = []
         self._pending_bytes = 0
         self._room = peer.outbox_room()
-        self._limit = min(sender.limit for sender in senders.values())
+        self.limit = min(peer.outbox_limit, *(sender.limit for sender in senders.values()))  # to other workers
+        self._limit_home = min(peer.outbox_limit, senders[COORDINATOR].limit)
+        self.undeliverable: Callable[[int, int, int], None] | None = None  # (target, sender, correlation)
         self._backed_up = False
         self._spilled: list[Batch] = []
         self.lost = 0
         self.wants_attention = False  # the coordinator must look even if nobody there waits for anything
 
-    def tell(self, target: int, sender: int, correlation: int, encoding: int, body: bytes) -> None:
+    def tell(self, target: int, sender: int, correlation: int, encoding: int, body: bytes, flags: int = 0) -> None:
         """Queue a message of a handler.
 
         Raises:
@@ -44,35 +58,44 @@ class Outbox:
             MessageTooLargeError: the body is over what a lane between workers takes.
         """
         size = len(body) + _HEADER_AND_PADDING
-        if len(body) > self._limit:
-            raise MessageTooLargeError(len(body), self._limit)
+        if len(body) > self.limit:
+            raise MessageTooLargeError(len(body), self.limit)
         if self._pending_bytes + size > self._room:
             raise BackpressureError(
                 f"the outbox of this worker is full ({self._pending_bytes:,} bytes wait to be sent and "
                 f"{self._room:,} have room): receivers are slower than this sender; send less, or raise outbox_bytes"
             )
         self._pending_bytes += size
-        self._pending.append((MESSAGE, target, sender, correlation, encoding, body))
+        self._pending.append(_Record(MESSAGE, target, sender, correlation, encoding, body, flags))
 
     def reply(self, target: int, sender: int, correlation: int, encoding: int, body: bytes) -> None:
-        """Queue a reply. Never refused: how many there can be is bounded by what others asked."""
+        """Queue a reply. Not refused for want of room: how many there can be is bounded by what others asked.
+
+        Raises:
+            MessageTooLargeError: the body is over what the lane to its receiver takes.
+        """
+        limit = self._limit_home if target == COORDINATOR else self.limit
+        if len(body) > limit:
+            raise MessageTooLargeError(len(body), limit, "reply")
         self._pending_bytes += len(body) + _HEADER_AND_PADDING
-        self._pending.append((REPLY, target, sender, correlation, encoding, body))
+        self._pending.append(_Record(REPLY, target, sender, correlation, encoding, body, 0))
 
     def request(self, sender: int, correlation: int, encoding: int, body: bytes) -> None:
-        """Queue a Request for the coordinator."""
+        """Queue a Request for the coordinator. MessageTooLargeError as for `reply`."""
+        if len(body) > self._limit_home:
+            raise MessageTooLargeError(len(body), self._limit_home, "request")
         self.wants_attention = True
         self._pending_bytes += len(body) + _HEADER_AND_PADDING
-        self._pending.append((REQUEST, COORDINATOR, sender, correlation, encoding, body))
+        self._pending.append(_Record(REQUEST, COORDINATOR, sender, correlation, encoding, body, 0))
 
     def flush(self) -> None:
         """Publish all that was queued: in lanes where there is room, else in the outbox region."""
         if self._backed_up:
             self.retry()
-        if self._pending:
+        while self._pending:  # again when some were undeliverable, and that was answered
             pending, self._pending, self._pending_bytes = self._pending, [], 0
             for kind in (MESSAGE, REPLY, REQUEST):
-                records = [record for record in pending if record[0] == kind]
+                records = [record for record in pending if record.kind == kind]
                 if records:
                     self._send(kind, records)
         self._room = self._peer.outbox_room()
@@ -103,22 +126,28 @@ class Outbox:
         """Is nothing queued anywhere?"""
         return not self._pending and not self._backed_up
 
-    def _send(self, kind: int, records: list[tuple[int, int, int, int, int, bytes]]) -> None:
+    def _send(self, kind: int, records: list[_Record]) -> None:
         if self._backed_up:
             self.overflow(_batch(kind, records))
             return
-        addresses = array("Q", [record[1] for record in records])
-        found, slots = self._peer.route(addresses)
-        if found < len(records):  # a target stopped since the handler looked: leave it out
-            self.lost += 1
-            rest = records[:found] + records[found + 1 :]
-            if rest:
-                self._send(kind, rest)
-            return
+        slots = self._slots_of(kind, records)
         for slot, indexes in self._peer.partition(slots):
             batch = _batch(kind, [records[i] for i in indexes])
             if not self._senders[slot].put(batch):
                 self.overflow(batch)
+
+    def _slots_of(self, kind: int, records: list[_Record]) -> "array[int]":
+        """Return the slot of each target; take out of the list those that stopped since the handler looked."""
+        slots = array("H")
+        while True:
+            found, some = self._peer.route(array("Q", [record.target for record in records[len(slots) :]]))
+            slots.extend(some[:found])
+            if len(slots) == len(records):
+                return slots
+            lost = records.pop(len(slots))
+            self.lost += 1
+            if kind == MESSAGE and self.undeliverable is not None:
+                self.undeliverable(lost.target, lost.sender, lost.correlation)
 
     def overflow(self, batch: Batch) -> None:
         """Keep a batch, or the rest of it, until its lane has room; what comes later queues behind it."""
@@ -127,8 +156,9 @@ class Outbox:
             self._spilled.append(batch)
 
 
-def _batch(kind: int, records: list[tuple[int, int, int, int, int, bytes]]) -> Batch:
-    _, targets, senders, correlations, encodings, bodies = zip(*records, strict=True)
+def _batch(kind: int, records: list[_Record]) -> Batch:
+    _, targets, senders, correlations, encodings, bodies, flags = zip(*records, strict=True)
     encoded = Encoded(MIXED, bytes(encodings), array("I", map(len, bodies)), b"".join(bodies))
-    batch = Batch(kind, COORDINATOR, len(records)).bodies(encoded.blob, encoded.sizes, encoded.encodings)
+    meta = kind | max(flags) << 24  # there is one flag, and it only says how replies are to be sent
+    batch = Batch(meta, COORDINATOR, len(records)).bodies(encoded.blob, encoded.sizes, encoded.encodings)
     return batch.targets(array("Q", targets)).senders(array("Q", senders)).correlations(array("Q", correlations))

@@ -13,7 +13,7 @@ from array import array
 
 from fabric import counters as count
 from fabric.channel import Received, Sender
-from fabric.codec import refusal
+from fabric.codec import Encoded, refusal
 from fabric.errors import MessageTooLargeError
 from fabric.messages import COORDINATOR, FAILURE, FORWARDED, MIXED, REPLY
 from fabric.ring import ROOM, Batch, Peer
@@ -36,6 +36,7 @@ class Publisher:
         self._outbox = outbox
         self._counters = counters
         self._attention = attention
+        self.answer_limit = senders[COORDINATOR].limit  # bytes
 
     def publish(self, received: Received, first: int, behind: int) -> None:
         """Put out all effects of messages first to behind - 1 of a batch."""
@@ -70,11 +71,15 @@ class Publisher:
         """Each message of the slice is a question of the process at the other end of its lane."""
         host, values = self._host, self._host.values
         slot = received.lane % self._processes
-        if behind - first == 1:
-            self._reply_singly(received, first, behind, first)
+        if received.count == 1 and slot == COORDINATOR:
+            encoding, body = host.encode_reply(received.target, values[0])
+            self._send_one(REPLY | encoding << 16, COORDINATOR, received.correlation, body)
             return
         json = None if not host.json_choices else self._json_of(received.targets()[first:behind])
         encoded = host.codec.encode_replies(values, json)
+        if slot != COORDINATOR and _largest(encoded) > self._outbox.limit:
+            self._reply_singly(received, first, behind, first)
+            return
         encoding = 0 if encoded.encoding == MIXED else encoded.encoding
         batch = Batch(REPLY | encoding << 16, COORDINATOR, behind - first)
         batch.bodies(encoded.blob, encoded.sizes, encoded.encodings)
@@ -96,11 +101,11 @@ class Publisher:
         slot, targets, senders = received.lane % self._processes, received.targets(), received.senders()
         correlations = received.correlations()
         for index in range(start, behind):
-            encoding, body = host.encode_reply(targets[index], host.values[index - first])
             if slot == COORDINATOR:
+                encoding, body = host.encode_reply(targets[index], host.values[index - first])
                 self._send_one(REPLY | encoding << 16, COORDINATOR, correlations[index], body)
             else:
-                self._outbox.reply(senders[index], targets[index], correlations[index], encoding, body)
+                host.send_reply(senders[index], targets[index], correlations[index], host.values[index - first])
 
     def _reply_to_some(self, received: Received, first: int, behind: int) -> None:
         """Some were told, some are answered later, or the one who asked is elsewhere: through the outbox."""
@@ -108,8 +113,7 @@ class Publisher:
         targets, senders, correlations = received.targets(), received.senders(), received.correlations()
         for index in range(first, behind):
             if correlations[index] != 0 and index not in host.deferred:
-                encoding, body = host.encode_reply(targets[index], host.values[index - first])
-                self._outbox.reply(senders[index], targets[index], correlations[index], encoding, body)
+                host.send_reply(senders[index], targets[index], correlations[index], host.values[index - first])
 
     def _json_of(self, targets: list[int]) -> bool | None:
         choices = {self._host.json_choices.get(target) for target in targets}
@@ -132,3 +136,7 @@ class Publisher:
             return
         while not sender.put(batch):
             self._peer.wait(ROOM, -1, _LOOK)
+
+
+def _largest(encoded: Encoded) -> int:
+    return encoded.sizes if isinstance(encoded.sizes, int) else max(encoded.sizes)

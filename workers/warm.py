@@ -26,8 +26,12 @@ class WarmPool:
             return
         self._wanted[recipe] = count, make
         store = self._store.setdefault(recipe, [])
-        while len(store) < count:
-            store.append(make())
+        try:
+            while len(store) < count:
+                store.append(make())
+        except BaseException:
+            self.want(recipe, 0, make)
+            raise
 
     def take(self, recipe: bytes, count: int) -> list[Agent]:
         """Return up to `count` agents from the store."""
