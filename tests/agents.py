@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 import time
 
@@ -87,4 +88,15 @@ class FailsToStartAgain(Agent):
             os._exit(9)
 
     def on_message(self, body):
+        time.sleep(body)
+
+
+class Sleeper(Agent):
+    """Sleeps as long as it is told; told to spin, it never lets go of the GIL."""
+
+    def on_message(self, body):
+        if body == "spin":
+            sys.setswitchinterval(1000)
+            while True:
+                pass
         time.sleep(body)

@@ -1,0 +1,151 @@
+"""How a fabric ends: closed, interrupted, killed. Nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import psutil
+import pytest
+
+from fabric import ClosedError, Fabric
+from tests.agents import Counter, Echo
+
+PATIENCE = 30
+
+
+def _program(body):
+    """Start a Python program that uses a fabric; it says "ready PIDS" when its workers run."""
+    source = textwrap.dedent(
+        """
+        import os, signal, sys, time
+        from fabric import Fabric
+        from tests.agents import Counter, Sleeper
+
+        def ready(fab):
+            print("ready", *[worker.pid for worker in fab.statistics().workers], flush=True)
+        """
+    ) + textwrap.dedent(body)
+    program = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    line = program.stdout.readline().split()
+    assert line[:1] == ["ready"], program.communicate()[1]
+    family = [psutil.Process(int(pid)) for pid in line[1:]] + psutil.Process(program.pid).children(recursive=True)
+    return program, family
+
+
+def _ended(program, family):
+    out, err = program.communicate(timeout=PATIENCE)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE)
+    assert not alive, f"still running: {alive}"
+    return out, err
+
+
+BUSY = """
+    with Fabric(workers=2) as fab:
+        sleepers = fab.spawn_batch(Sleeper, 10)
+        ready(fab)
+        fab.ask_many([sleepers[i % 10] for i in range(100_000)], [0.001] * 100_000)
+"""
+
+
+def test_one_ctrl_c_ends_an_ask_many_without_a_traceback_of_a_worker():
+    program, family = _program(BUSY)
+    program.send_signal(signal.SIGINT)
+    _out, err = _ended(program, family)
+
+    assert program.returncode == -signal.SIGINT
+    assert err.count("Traceback") == 1
+    assert "KeyboardInterrupt" in err
+
+
+def test_ctrl_c_to_the_whole_group_is_no_different():
+    program, family = _program("os.setpgid(0, 0)\n" + textwrap.dedent(BUSY))
+    os.killpg(program.pid, signal.SIGINT)
+    _, err = _ended(program, family)
+
+    assert err.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("spin", [False, True], ids=["sleeping", "holding the GIL"])
+def test_workers_end_when_the_coordinator_is_killed(spin):
+    program, family = _program(
+        f"""
+        with Fabric(workers=2) as fab:
+            sleepers = fab.spawn_batch(Sleeper, 2)
+            futures = [sleeper.submit("spin" if {spin} else 100) for sleeper in sleepers]
+            ready(fab)
+            time.sleep(100)
+        """
+    )
+    program.kill()
+    _, err = _ended(program, family)
+
+    assert err == ""
+
+
+def test_a_killed_fork_server_is_replaced_and_workers_go_on():
+    with Fabric(workers=1) as fab:
+        echo = fab.spawn_batch(Echo, 1)[0]
+        fab._supervisor.crew._server.kill()
+        fab._supervisor.crew._server.wait()
+        assert echo.ask("the worker runs on") == "the worker runs on"
+        os.kill(fab.statistics().workers[0].pid, signal.SIGKILL)
+        assert echo.ask("its successor runs") == "its successor runs"
+
+
+def test_a_forked_child_is_refused_and_the_parent_goes_on():
+    with Fabric(workers=1) as fab:
+        counter = fab.spawn_batch(Counter, 1)[0]
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                counter.ask(1)
+            except ClosedError as error:
+                status = 0 if "forked child" in str(error) else 2
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert counter.ask(1) == 1
+
+
+def test_close_twice_is_closing_once():
+    fab = Fabric(workers=1)
+    fab.close()
+    fab.close()
+    with pytest.raises(ClosedError):
+        fab.spawn_batch(Echo, 1)
+
+
+def test_an_unclosed_fabric_warns_and_is_closed():
+    fab = Fabric(workers=1)
+    fab.spawn_batch(Echo, 1)
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del fab
+
+
+def test_workers_can_be_spawned_instead_of_forked():
+    with Fabric(workers=2, start_method="spawn") as fab:
+        counters = fab.spawn_batch(Counter, 10)
+        assert counters.ask_all(1) == [1] * 10
+        os.kill(fab.statistics().workers[0].pid, signal.SIGKILL)
+        assert len(counters.ask_all(1)) == 10
+
+
+def test_resize_adds_workers_and_removes_those_without_agents():
+    with Fabric(workers=1, max_workers=3) as fab:
+        first = fab.spawn_batch(Counter, 2)
+        fab.resize(3)
+        more = fab.spawn_batch(Counter, 3, placement="least_loaded")
+        assert [worker.agents for worker in fab.statistics().workers] == [2, 2, 1]
+        with pytest.raises(ValueError, match="still have agents"):
+            fab.resize(1)
+        more.stop()
+        fab.resize(1)
+        assert first.ask_all(1) == [1, 1]
+        assert len(fab.statistics().workers) == 1
+        with pytest.raises(ValueError, match="from 1 to max_workers=3"):
+            fab.resize(4)
