@@ -100,3 +100,34 @@ class Sleeper(Agent):
             while True:
                 pass
         time.sleep(body)
+
+
+class Gate(Agent):
+    """Counts what it is sent; told to wait, it holds up its worker until a file exists."""
+
+    def __init__(self, path):
+        self.path = path
+        self.count = 0
+
+    def on_message(self, body):
+        if body == "wait":
+            while not os.path.exists(self.path):
+                time.sleep(0.001)
+            return None
+        if body != "count":
+            self.count += 1
+        return self.count
+
+
+class Flooder(Agent):
+    """Answers each message with two to its partner, down to depth 0: more than any outbox takes."""
+
+    def on_message(self, body):
+        what, *rest = body
+        if what == "meet":
+            self.partner, self.witness = rest
+            return
+        depth = rest[0]
+        for _ in range(64 if depth == 12 else 2):
+            if depth:
+                self.context.tell(self.partner, ("flood", depth - 1))
