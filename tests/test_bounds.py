@@ -25,6 +25,7 @@ def _fill_lane_of(agent):
 def test_a_full_lane_refuses_those_who_do_not_wait_and_times_out_those_who_do(gate):
     with Fabric(workers=1, lane_bytes=2**16) as fab:
         agents = fab.spawn_batch(Gate, 2, path=str(gate))
+        fab.drain(timeout=30)  # the order to spawn is out of the lane
         agents[0].tell("wait")
         sent = _fill_lane_of(agents[1])
         with pytest.raises(BackpressureError):
