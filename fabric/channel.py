@@ -176,9 +176,14 @@ class Receiver:
 
     def commit_at_next(self, lane: int, end: int) -> None:
         """Commit with the next `receive`, which spares a crossing; for who comes back before anybody waits."""
+        self.commit_now()
+        self._done_lane, self._done_end = lane, end
+
+    def commit_now(self) -> None:
+        """Do what `commit_at_next` put off."""
         if self._done_lane >= 0:
             self._peer.commit(self._done_lane, self._done_end)
-        self._done_lane, self._done_end = lane, end
+            self._done_lane = -1
 
     def close(self) -> None:
         """Let go of the lanes."""

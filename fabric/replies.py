@@ -31,7 +31,8 @@ from fabric.ring import EINTR, MESSAGES, Peer
 
 _log = logging.getLogger("fabric")
 _LINGER = 0.5  # seconds that the pump stays without work: the next future then finds a running thread
-_YIELD = 0.001  # seconds that the pump leaves to a thread that submits and then collects on its own
+_LITTLE = 4096  # bytes that may stay uncommitted until the next look: no worker can wait for so few
+_LEAVING = 5.0  # seconds that a leader may take to see that the fabric is closed
 
 
 class Replies:
@@ -51,7 +52,7 @@ class Replies:
         self._pump: threading.Thread | None = None
         self._pump_bell = threading.Event()
         self._pump_guard = threading.Lock()
-        self._futures = 0
+        self._promised: set[int] = set()  # tokens of futures; a set, since threads add to it without a lock
         self._closed = False
         self.late = 0
 
@@ -60,14 +61,14 @@ class Replies:
         token = next(self._tokens)
         self._pending[token] = entry
         if type(entry) is Promise:
-            self._futures += 1
+            self._promised.add(token)
         return token << INDEX_BITS
 
     def forget(self, correlation: int) -> None:
         """Wait no longer; a reply that comes later is dropped and counted."""
-        entry = self._pending.pop(correlation >> INDEX_BITS, None)
-        if type(entry) is Promise:
-            self._futures -= 1
+        token = correlation >> INDEX_BITS
+        self._pending.pop(token, None)
+        self._promised.discard(token)
 
     def wait(self, entry: Entry, deadline: float | None) -> bool:
         """Wait for an entry, draining meanwhile. False: the deadline (monotonic seconds) has passed."""
@@ -114,6 +115,7 @@ class Replies:
                     finish = entry.fail(slot, error)
                     if entry.done:
                         self._pending.pop(token, None)
+                        self._promised.discard(token)
                     if finish is not None:
                         self._later(finish)
 
@@ -152,13 +154,14 @@ class Replies:
                 if finish is not None:
                     self._jobs.append(finish)
         self._pending.clear()
-        self._futures = 0
+        self._promised.clear()
         self._wake_followers()
         self._pump_bell.set()
         self._peer.ring(self._peer.process)
         if pump is not None and pump is not threading.current_thread():
             pump.join()
         self._run_jobs()
+        self._lead.acquire(timeout=_LEAVING)  # kept: nobody drains any more
         self._receiver.close()
 
     @property
@@ -178,9 +181,10 @@ class Replies:
                 if seconds <= 0:
                     self._drain()
                     return reached()
-            if self._wanted:
-                for reason in list(self._wanted):
-                    reasons |= reason
+            for reason in list(self._wanted) if self._wanted else ():
+                reasons |= reason
+            if reasons != MESSAGES:
+                self._receiver.commit_now()  # quiet and room are seen by what is committed
             if wait(reasons, -1, seconds) == EINTR:
                 time.sleep(0)  # let Python run the signal's handler
             self._drain()
@@ -194,7 +198,7 @@ class Replies:
         self._lead.release()
         if self._followers:
             self._hand_on()
-        elif self._futures or self._jobs:
+        elif self._promised or self._jobs:
             self._pump_bell.set()
         if self._orders:
             self.drain_if_free()
@@ -226,7 +230,7 @@ class Replies:
                     self._give_singly(received, finishes)
             else:
                 self._on_record(received)
-            if more or finishes:
+            if more or finishes or received.bytes > _LITTLE:
                 receiver.commit(received.lane, received.end)
                 for finish in finishes:
                     self._later(finish)
@@ -234,8 +238,13 @@ class Replies:
                 receiver.commit_at_next(received.lane, received.end)
 
     def _give(self, entry: Entry, token: int, replies: Replied, finishes: list[Callable[[], None]]) -> None:
-        finish = entry.accept(replies)
+        try:
+            finish = entry.accept(replies)
+        except (IndexError, ValueError):  # no worker of ours numbers a reply so: drop it
+            self.late += len(replies.bodies)
+            return
         if finish is not None:
+            self._promised.discard(token)
             finishes.append(finish)
         if entry.done:
             self._pending.pop(token, None)
@@ -252,7 +261,6 @@ class Replies:
                 self._give(entry, token, Single(correlation, body), finishes)
 
     def _later(self, finish: Callable[[], None]) -> None:
-        self._futures -= 1
         self._jobs.append(finish)
         self.wake_pump()
 
@@ -309,20 +317,20 @@ class Replies:
             self._run_jobs()
             if self._closed:
                 return
-            if self._futures:
+            if self._promised:
                 self._pump_bell.clear()
                 if self._lead.acquire(blocking=False):
                     try:
-                        self._lead_until(lambda: bool(self._jobs) or not self._futures, MESSAGES, None)
+                        self._lead_until(lambda: bool(self._jobs) or not self._promised, MESSAGES, None)
                     finally:
                         self._leave()
                 else:
-                    self._pump_bell.wait(_YIELD)
+                    self._pump_bell.wait()  # whoever leaves the lead with futures outstanding rings it
                 continue
             self._pump_bell.clear()
             if not self._jobs and not self._pump_bell.wait(_LINGER):
                 with self._pump_guard:
-                    if not self._jobs and not self._futures and not self._pump_bell.is_set():
+                    if not self._jobs and not self._promised and not self._pump_bell.is_set():
                         self._pump = None
                         return
 
