@@ -55,6 +55,21 @@ def examine(segment: Segment, slot: int) -> Victim | None:
     return None if position < head else Victim(lane, position, target, correlation)
 
 
+def in_hand(segment: Segment, slot: int) -> tuple[int, int] | None:
+    """Return the cursor of a living worker, which names the message in hand; None when it has none."""
+    index, where = segment.cursor_of(slot)
+    return (index, where) if index else None
+
+
+def is_stopped(pid: int) -> bool:
+    """Is this process stopped by a signal or a debugger?"""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except OSError:  # it ended meanwhile
+        return False
+
+
 def _record_at(data: memoryview, position: int) -> tuple[int, int, int, int] | None:
     """Return (bytes of padding before it, its span, target, correlation) of the message at a counter."""
     padding = 0

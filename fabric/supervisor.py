@@ -17,9 +17,10 @@ from fabric.counters import CLOSING
 from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
+from fabric.hangs import HangWatch, Sighting
 from fabric.messages import SHUTDOWN, SkipOrder
 from fabric.pending import One
-from fabric.postmortem import Victim, examine
+from fabric.postmortem import Victim, examine, in_hand, is_stopped
 from fabric.restart import GiveUp, RestartPolicy
 from fabric.salvage import empty_lanes
 from fabric.segment import Segment
@@ -54,10 +55,14 @@ class Supervisor:
         self._strikes: dict[tuple[int, Victim], int] = {}
         self._skips: dict[int, list[SkipOrder]] = {}
         self._spawner: Spawner | None = None
+        self._hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
+        self._hung: dict[int, str] = {}  # why we killed which pid
         self.restarts = 0
         self.crew = Crew(config, segment, usable_cpus(), self._worker_died, switchboard.replies.wake_and_drain)
         for process, bell in enumerate(self.crew.bells):
             self._peer.set_bell(process, bell)
+        if self._hangs.interval is not None:
+            self.crew.call_later(self._hangs.interval, self._look_for_hangs)
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -82,13 +87,22 @@ class Supervisor:
         spawner.slots = self.slots
 
     def send_away(self, slots: Iterable[int]) -> None:
-        """Have workers leave when their lanes are empty."""
-        for slot in slots:
+        """Have workers leave when their lanes are empty, and wait until they are gone."""
+        going = set(slots)
+        for slot in going:
             with self._lock:
                 self._policies.pop(slot, None)
             if self._spawner is not None:
                 self._spawner.slots = self.slots
             self._switchboard.order(slot, SHUTDOWN, None, One(slot), control=True)
+
+        def gone() -> bool:
+            return going.isdisjoint(self.crew.workers)
+
+        if not self._switchboard.replies.wait_for(gone, 0, time.monotonic() + _START_PATIENCE):
+            for slot in going:
+                self.crew.kill(slot)
+            self._switchboard.replies.wait_for(gone, 0, None)
 
     def dismiss(self) -> None:
         """Have all workers leave as soon as the message in hand is handled; none is replaced any more."""
@@ -109,9 +123,11 @@ class Supervisor:
         decision = policy.died(time.monotonic(), progress != self._progress[death.slot])
         self._progress[death.slot] = progress
         victim = examine(self._segment, death.slot)
-        error = WorkerLostError(death.slot, death.pid, death.exitcode, "" if victim is None else str(victim))
+        why = self._hung.pop(death.pid, "")
+        message = "" if victim is None else f"{victim} ({why})" if why else str(victim)
+        error = WorkerLostError(death.slot, death.pid, death.exitcode, message)
         if victim is not None:
-            self._blame(death.slot, victim, error)
+            self._blame(death.slot, victim, error, why)
         if isinstance(decision, GiveUp):
             self._give_up(death.slot, error, decision.reason)
             return
@@ -119,14 +135,14 @@ class Supervisor:
         self.restarts += 1
         self.crew.call_later(decision.delay, lambda: self._succeed(death.slot))
 
-    def _blame(self, slot: int, victim: Victim, error: WorkerLostError) -> None:
+    def _blame(self, slot: int, victim: Victim, error: WorkerLostError, why: str) -> None:
         """Note that a message killed a worker; see to it that it is not tried for ever."""
         strikes = self._strikes[slot, victim] = self._strikes.get((slot, victim), 0) + 1
         assert self._spawner is not None
         if self._spawner.runs_once(victim.target):
             verdict: FabricError = error
         elif strikes >= self._config.max_attempts:
-            how = error.signal_name or f"exit code {error.exitcode}"
+            how = why or error.signal_name or f"exit code {error.exitcode}"
             verdict = PoisonMessageError(f"{victim} (last: {how}, worker {slot}, pid {error.pid})", strikes)
         else:
             return
@@ -138,6 +154,18 @@ class Supervisor:
     def _succeed(self, slot: int) -> None:
         if slot in self.slots and self._spawner is not None:
             self.crew.start(slot, [*self._skips.get(slot, []), *self._spawner.orders_of(slot)])
+
+    def _look_for_hangs(self) -> None:
+        """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead."""
+        workers = self.crew.workers.values()
+        sightings = [Sighting(w.pid, in_hand(self._segment, w.slot), is_stopped(w.pid)) for w in workers]
+        verdicts = self._hangs.look(sightings, time.monotonic())
+        for worker in workers:
+            if worker.pid in verdicts:
+                self._hung[worker.pid] = verdicts[worker.pid]
+                self.crew.kill(worker.slot)
+        if self._hangs.interval is not None:
+            self.crew.call_later(self._hangs.interval, self._look_for_hangs)
 
     def _give_up(self, slot: int, error: WorkerLostError, reason: str) -> None:
         with self._lock:
