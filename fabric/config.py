@@ -10,6 +10,7 @@ from typing import Any, Literal
 _KIB = 1024
 _MIB = 1024 * _KIB
 _PAGE_BYTES = 4096
+_MOST_WORKERS = 256  # FAB_PROCESSES_MAX less the coordinator; a test holds them equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +223,8 @@ _PAGES = _rule(
 _FLAG = _rule(bool, "True or False", lambda value: value in (True, False), "choose one of them")
 
 _CHECKS: dict[str, _Check] = {
-    "workers": _optional(_whole(1)),
-    "max_workers": _optional(_whole(1)),
+    "workers": _optional(_whole(1, _MOST_WORKERS)),
+    "max_workers": _optional(_whole(1, _MOST_WORKERS)),
     "start_method": _one_of("forkserver", "spawn"),
     "lane_bytes": _power_of_two(64 * _KIB),
     "peer_lane_bytes": _power_of_two(16 * _KIB),

@@ -5,22 +5,24 @@ Fabric ──▶ Spawner ──▶ Switchboard ──▶ lanes ──▶ workers
    └──▶ Crew (supervisor thread) ── a worker died ──▶ its successor, with the same agents, same lanes
 """
 
+import errno
 import logging
 import os
 import threading
 import time
 import weakref
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from fabric import counters
 from fabric.agent import Agent, AgentGroup, AgentRef, register_messenger
 from fabric.channel import Receiver
-from fabric.codec import Codec
+from fabric.codec import Codec, Undecodable, describe
 from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
-from fabric.errors import ClosedError
-from fabric.messages import COORDINATOR, REPLY, DeadLetter, ErrorInfo
+from fabric.errors import ClosedError, FabricError
+from fabric.messages import COORDINATOR, DeadLetter
 from fabric.messenger import CoordinatorMessenger
 from fabric.replies import Replies
 from fabric.segment import Segment
@@ -34,6 +36,11 @@ from fabric.waving import Waves
 _log = logging.getLogger("fabric")
 _LEAVE_PATIENCE = 5.0  # seconds that a worker has to leave once it has nothing left to do: on_stop may take time
 _LEAVE_QUICKLY = 1.0  # seconds when the work is dropped anyway: after an exception, after Ctrl-C
+_HINTS = {
+    errno.EMFILE: "raise the limit of open files, ulimit -n, or lower max_workers",
+    errno.ENOMEM: "free memory, or lower lane_bytes and arena_bytes",
+    errno.EAGAIN: "raise the limit of processes, ulimit -u",
+}
 _CLOSED = "this fabric is closed: make a new one"
 _fabrics: "weakref.WeakSet[Fabric]" = weakref.WeakSet()
 
@@ -68,16 +75,31 @@ class Fabric(CoordinatorMessenger):
         self.config = (config or FabricConfig()).replace(**settings)
         cores = usable_cpus()
         count, max_workers = self.config.worker_counts(cores)
-        self._closed = False
+        self._closed = True  # until all of it stands
         self._final: Statistics | None = None
         self._closing = threading.Lock()
         self._segment = Segment.create(self.config, max_workers)
+        try:
+            self._build(cores, on_error)
+            self._supervisor.start(self._spawner, range(1, count + 1))
+        except BaseException as error:
+            self._discard()
+            if isinstance(error, OSError):
+                raise FabricError(
+                    f"the fabric cannot be started: {error.strerror} ({_HINTS.get(error.errno or 0, '')})"
+                ) from error
+            raise
+        self._closed = False
+        _fabrics.add(self)
+
+    def _build(self, cores: int, on_error: Callable[[DeadLetter], None] | None) -> None:
+        """Put the parts together; each knows those below it."""
         self.identity = self._segment.layout.identity
         self._peer = self._segment.peer()
         self._peer.configure(cores, self.config.spin_us)
         codec = Codec(self.config.encoding, self.config.allow_pickle)
-        this = weakref.ref(self)  # threads hold what follows, and must not keep a fabric that nobody uses
-        self._unasked = Unasked(self.config.allow_pickle, on_error, lambda *request: _serve(this, *request))
+        serve = weakref.WeakMethod(self._serve)  # threads hold what follows, and must not keep an unused fabric
+        self._unasked = Unasked(self.config.allow_pickle, on_error, lambda *request: _call(serve, *request))
         self._replies = Replies(self._peer, Receiver(self._segment, self._peer, codec), self._unasked.take)
         self._unasked.later = self._replies.run_later
         self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing)
@@ -87,12 +109,13 @@ class Fabric(CoordinatorMessenger):
         )
         self._spawner = Spawner(self._switchboard, self._directory, self)
         register_messenger(self)
-        _fabrics.add(self)
-        try:
-            self._supervisor.start(self._spawner, range(1, count + 1))
-        except BaseException:
+
+    def _discard(self) -> None:
+        """Take down a fabric that could not be finished."""
+        if hasattr(self, "_spawner"):
             self._shut_down(_LEAVE_QUICKLY)
-            raise
+        else:
+            self._segment.close()
 
     # Spawning.
 
@@ -172,6 +195,7 @@ class Fabric(CoordinatorMessenger):
 
     def find(self, name: str) -> AgentRef | None:
         """Return the living agent of this name, or None."""
+        self._switchboard.check_open()
         address = self._directory.find(name)
         return None if address is None else AgentRef(self, address, None, name)
 
@@ -233,6 +257,21 @@ class Fabric(CoordinatorMessenger):
         self._supervisor.start(self._spawner, free[: max(0, workers - len(slots))])
         self._supervisor.send_away(going)
 
+    def _serve(self, sender: int, correlation: int, request: Any) -> None:
+        """Do what an agent asked for, in the pump."""
+        try:
+            answer: Any = None
+            if isinstance(request, bytes):
+                self.stop_agents(array("Q", request), None)
+            elif isinstance(request, Undecodable):
+                raise request.error
+            else:
+                answer = self.spawn_batch(request.kind, request.how_many, **request.options)
+        except Exception as error:
+            answer = describe(error)
+        if self.is_alive(sender):
+            self._switchboard.answer(sender, correlation, answer)
+
     # The end.
 
     def close(self, drain: bool | None = None) -> None:
@@ -270,13 +309,13 @@ class Fabric(CoordinatorMessenger):
         self._supervisor.crew.close_descriptors()
         self._segment.close()
 
-    def __enter__(self) -> "Fabric":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.close(drain=False if kind is not None else None)
 
-    async def __aenter__(self) -> "Fabric":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -296,22 +335,10 @@ class Fabric(CoordinatorMessenger):
         return f"<Fabric: {state}>"
 
 
-def _serve(this: "weakref.ref[Fabric]", sender: int, correlation: int, request: Any) -> None:
-    """Do what an agent asked for, in the pump."""
-    fabric = this()
-    if fabric is None:
-        return
-    try:
-        answer: Any = None
-        if request.what == "stop":
-            fabric.stop_agents(request.arguments[0], None)
-        else:
-            kind, count, options = request.arguments
-            answer = fabric.spawn_batch(kind, count, **options)
-    except Exception as error:
-        answer = ErrorInfo("agent", f"{type(error).__name__}: {error}", "", sender, None)
-    if fabric.is_alive(sender):
-        fabric._switchboard.answer(sender, correlation, REPLY, answer)
+def _call(method: "weakref.WeakMethod[Any]", *arguments: Any) -> None:
+    found = method()
+    if found is not None:
+        found(*arguments)
 
 
 def _after_fork() -> None:

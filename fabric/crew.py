@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from fabric.config import FabricConfig
@@ -74,14 +74,24 @@ class Crew:
         self._server: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
-        self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(segment.layout.processes)]
-        self._attention = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lifeline, self._lifeline_writer = os.pipe2(os.O_CLOEXEC)
-        if config.start_method == "forkserver":
-            self._start_server()
-        self._watcher = threading.Thread(target=self._watch, name="fabric-supervisor", daemon=True)
-        self._watcher.start()
+        self._descriptors: list[int] = []
+        try:
+            self.bells = [self._eventfd() for _ in range(segment.layout.processes)]
+            self._attention, self._bell = self._eventfd(), self._eventfd()
+            self._lifeline, self._lifeline_writer = os.pipe2(os.O_CLOEXEC)
+            self._descriptors += [self._lifeline, self._lifeline_writer]
+            if config.start_method == "forkserver":
+                self._start_server()
+            self._watcher = threading.Thread(target=self._watch, name="fabric-supervisor", daemon=True)
+            self._watcher.start()
+        except BaseException:
+            self._close_server()
+            self.close_descriptors()
+            raise
+
+    def _eventfd(self) -> int:
+        self._descriptors.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        return self._descriptors[-1]
 
     @property
     def workers(self) -> dict[int, Worker]:
@@ -153,7 +163,7 @@ class Crew:
 
     def close_descriptors(self) -> None:
         """Close what this process holds; in a forked child this is all there is to do."""
-        descriptors = [*self.bells, self._attention, self._bell, self._lifeline, self._lifeline_writer]
+        descriptors, self._descriptors = self._descriptors, []
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -180,7 +190,7 @@ class Crew:
         boot = self._boot(slot)
         inherited = (theirs.fileno(), boot.memfd, boot.lifeline, boot.attention, *boot.bells)
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with theirs:
+        with theirs, _interrupts_blocked():
             process = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOTSTRAP, str(theirs.fileno()), "\x1f".join(boot.sys_path)],
                 pass_fds=inherited,
@@ -294,6 +304,16 @@ class Crew:
             if select.select([link], [], [], _STATUS_PATIENCE)[0]:
                 self._hear_server()
         return self._statuses.pop(worker.pid, None)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start a process that Ctrl-C does not reach before it has said that it ignores it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _clear(eventfd: int) -> None:

@@ -75,6 +75,12 @@ class Directory:
             self._counts[slot] -= 1
         return found
 
+    def locate(self, addresses: "array[int]") -> "tuple[array[int], array[int]]":
+        """Return those of these addresses whose agents live, and the slot of each."""
+        with self._lock:
+            alive = self.alive(addresses)
+            return alive, array("H", [self._slots[address & 0xFFFFFFFF] for address in alive])
+
     def alive(self, addresses: "array[int]") -> "array[int]":
         """Return those of these addresses whose agents live."""
         table, slots = self._peer.table, self._slots

@@ -132,7 +132,7 @@ class SpawnRequest(NamedTuple):
     """What an agent wants of the coordinator. The other thing is to stop agents: their addresses, raw."""
 
     kind: Any  # the class
-    count: int
+    how_many: int
     options: dict[str, Any]
 
 

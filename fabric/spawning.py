@@ -8,6 +8,7 @@ What was ordered is kept until the agents stop: the successor of a dead worker m
 
 import contextlib
 import threading
+import time
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from fabric.switchboard import Switchboard
 
 _SAMPLE = 1_000  # agents made first of a larger batch, to see how much memory one takes
 _ALWAYS_FITS = 64 << 20  # bytes
+_ORDERS_KEPT = 64  # of a worker, before it is looked whose agents have stopped
 
 
 class Recipe(NamedTuple):
@@ -65,8 +67,12 @@ class Spawner:
         self._turn = threading.Lock()
         self._next = 0
         self._orders: dict[int, list[SpawnOrder]] = {}
+        self._orders_lock = threading.Lock()  # the supervisor thread reads them
+        self._orders_most: dict[int, int] = {}  # with more than so many, those of stopped agents are dropped
         self._once: set[int] = set()
         self.slots: tuple[int, ...] = ()
+        self.now: Callable[[], float] = time.monotonic  # what waves go by
+        self.sleep: Callable[[float], None] = time.sleep
 
     def recipe(
         self,
@@ -96,14 +102,11 @@ class Spawner:
                 raise ValueError(
                     f"each={{{name!r}: ...}} has {len(items):,} values for {count:,} agents; give one for each"
                 )
-        return Recipe(
-            kind,
-            dump_pickle((kind, args, dict(kwargs))),
-            values,
-            placement,
-            None if keys is None else list(keys),
-            once,
-        )
+        keys = None if keys is None else list(keys)
+        if keys is not None and len(keys) != count:
+            raise ValueError(f"{len(keys):,} keys for {count:,} agents; give one for each")
+        place(0, placement, Load(self.slots, (0,) * len(self.slots)), None if keys is None else [])
+        return Recipe(kind, dump_pickle((kind, args, dict(kwargs))), values, placement, keys, once)
 
     def spawn(self, recipe: Recipe, count: int, name: str | None = None) -> AgentGroup:
         """Make a batch, all or none.
@@ -136,8 +139,12 @@ class Spawner:
             sample = _sample_of(count)
             made = self._make(recipe, first, sample)
             if sample < count:
-                self._admit_rest(made, count - sample)
-                more = self._make(recipe, first + sample, count - sample)
+                try:
+                    self._admit_rest(made, count - sample)
+                    more = self._make(recipe, first + sample, count - sample)
+                except Exception:
+                    self._withdraw(made.addresses)
+                    raise
                 made.addresses.extend(more.addresses)
                 made.failures.update({sample + i: why for i, why in more.failures.items()})
         alive = made.addresses
@@ -151,34 +158,37 @@ class Spawner:
         return AgentGroup(messenger, addresses, prefers_json(recipe.kind), names)
 
     def _admit_rest(self, made: Made, rest: int) -> None:
-        """Refuse the rest of a batch that would not fit, by what its first agents took; stop those again."""
+        """Refuse the rest of a batch that would not fit, by what its first agents took."""
         needed = estimate(0, made.bytes_grown, len(made.addresses))
-        if needed * rest < _ALWAYS_FITS:  # looking at the machine's memory takes longer than this is worth
-            return
-        try:
+        if needed * rest >= _ALWAYS_FITS:  # below that, looking at the machine's memory takes longer than it is worth
             admit(rest, needed, Budget(available_bytes(), self._directory.room))
-        except SpawnError:
-            self.stop(made.addresses, None)
-            raise
 
     def _make(self, recipe: Recipe, first: int, count: int) -> Made:
         directory = self._directory
-        addresses = directory.allocate(count)
         loads = tuple(directory.count(slot) for slot in self.slots)
         keys = None if recipe.keys is None else recipe.keys[first : first + count]
         placed = place(count, recipe.policy, Load(self.slots, loads, self._next), keys)
+        addresses = directory.allocate(count)
         self._next = placed.next
         slots = array("H", placed.slots)
         directory.open(addresses, slots)
         if recipe.once:
             self._once.update(addresses)
-        waiting = []
-        for slot, positions in self._switchboard.peer.partition(slots):
-            for order in self._orders_for(recipe, first, addresses, list(positions), slot):
-                entry = One(slot)
-                self._orders.setdefault(slot, []).append(order)
-                self._switchboard.order(slot, SPAWN, order, entry)
-                waiting.append((entry, order))
+        waiting: list[tuple[One, SpawnOrder]] = []
+        try:
+            for slot, positions in self._switchboard.peer.partition(slots):
+                for order in self._orders_for(recipe, first, addresses, list(positions), slot):
+                    entry = One(slot)
+                    self._remember(slot, order)
+                    self._switchboard.order(slot, SPAWN, order, entry)
+                    waiting.append((entry, order))
+        except Exception:  # an argument that cannot be sent, or is too large for a message
+            self._withdraw(addresses)
+            raise
+        return self._outcome(addresses, waiting)
+
+    def _outcome(self, addresses: "array[int]", waiting: list[tuple[One, SpawnOrder]]) -> Made:
+        """Wait for the reports; take back the addresses of those that were not made."""
         position_of = {address: i for i, address in enumerate(addresses)} if waiting else {}
         failures: dict[int, BaseException | str] = {}
         grown = 0
@@ -188,8 +198,13 @@ class Spawner:
             failures.update({position_of[ordered[i]]: _why(info) for i, info in report.failures.items()})
             grown += report.bytes_grown
         if failures:
-            directory.close(array("Q", [addresses[i] for i in failures]))
+            self._directory.close(array("Q", [addresses[i] for i in failures]))
         return Made(addresses, failures, grown)
+
+    def _withdraw(self, addresses: "array[int]") -> None:
+        """Stop what was made of a batch that failed as a whole."""
+        with contextlib.suppress(FabricError):  # closed meanwhile: they are stopped
+            self.stop(addresses, None)
 
     def _report(self, entry: One, order: SpawnOrder) -> SpawnReport:
         self._switchboard.replies.wait(entry, None)
@@ -224,15 +239,27 @@ class Spawner:
 
     def orders_of(self, slot: int) -> list[SpawnOrder]:
         """What a successor in this slot has to make: the agents that live there."""
-        orders = []
-        for order in self._orders.get(slot, []):
+        with self._orders_lock:
+            orders = self._orders[slot] = self._still_wanted(self._orders.get(slot, []))
+            return list(orders)
+
+    def _remember(self, slot: int, order: SpawnOrder) -> None:
+        with self._orders_lock:
+            orders = self._orders.setdefault(slot, [])
+            orders.append(order)
+            if len(orders) > self._orders_most.get(slot, _ORDERS_KEPT):
+                orders[:] = self._still_wanted(orders)
+                self._orders_most[slot] = max(_ORDERS_KEPT, 2 * len(orders))
+
+    def _still_wanted(self, orders: list[SpawnOrder]) -> list[SpawnOrder]:
+        kept = []
+        for order in orders:
             alive = self._directory.alive(array("Q", order.addresses))
             if 8 * len(alive) == len(order.addresses):
-                orders.append(order)
+                kept.append(order)
             elif alive:
-                orders.append(_without_the_stopped(order, set(alive)))
-        self._orders[slot] = orders
-        return list(orders)
+                kept.append(_without_the_stopped(order, set(alive)))
+        return kept
 
     def stop(self, addresses: "array[int]", deadline: float | None) -> None:
         """Stop agents, each after the messages sent to it before; wait until their on_stop has run.
@@ -240,10 +267,9 @@ class Spawner:
         Raises:
             TimeoutError
         """
-        alive = self._directory.alive(addresses)
+        alive, slots = self._directory.locate(addresses)
         if not alive:
             return
-        slots = self._switchboard.slots_of(alive)
         waiting = []
         for slot, positions in self._switchboard.peer.partition(slots):
             there = array("Q", [alive[i] for i in positions])
@@ -264,8 +290,8 @@ class Spawner:
             SpawnError: the class cannot be constructed like this.
         """
         waiting = []
-        for number, slot in enumerate(self.slots):
-            share = count // len(self.slots) + (number < count % len(self.slots))
+        share = -(-count // len(self.slots))  # rounded up: the next spawn may begin with any of them
+        for slot in self.slots:
             entry = One(slot)
             self._switchboard.order(slot, PREWARM, PrewarmOrder(recipe.data, share), entry)
             waiting.append(entry)

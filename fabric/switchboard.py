@@ -17,7 +17,7 @@ from fabric.agent import AgentRef
 from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, encode_order
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
-from fabric.messages import COORDINATOR, INDEX_MASK, MESSAGE, ORDER, show
+from fabric.messages import COORDINATOR, INDEX_MASK, MESSAGE, ORDER, REPLY, show
 from fabric.pending import Many, One, Promise, error_in
 from fabric.replies import Replies
 from fabric.ring import QUIET, ROOM, Batch, Peer
@@ -146,18 +146,11 @@ class Switchboard:
             raise
         return correlation
 
-    def answer(self, address: int, correlation: int, kind: int, body: Any) -> None:
+    def answer(self, address: int, correlation: int, body: Any) -> None:
         """Send the reply to what an agent asked of the coordinator."""
-        encoding, data = self.codec.encode(body)
-        self._send_one(
-            self._senders[self.slot_of(address)],
-            kind | encoding << 16,
-            address,
-            correlation,
-            data,
-            None,
-            True,
-        )
+        encoding, data = self.codec.encode(body, json=False)  # JSON cannot say an AgentGroup
+        sender = self._senders[self.slot_of(address)]
+        self._send_one(sender, REPLY | encoding << 16, address, correlation, data, None, True)
 
     def order_limit(self, slot: int) -> int:
         """Return how many bytes an order to this worker may have."""

@@ -1,6 +1,5 @@
 """Perform a spawn in waves: the plan (fabric.waves) decides, this waits and spawns."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,19 +40,20 @@ class Waves:
                 bar.close()
 
     def _waves(self) -> Iterator[Wave]:
-        instructions = list(self._plan.start(time.monotonic()))
+        now, sleep = self._spawner.now, self._spawner.sleep
+        instructions = list(self._plan.start(now()))
         while instructions:
             instruction = instructions.pop(0)
             if isinstance(instruction, WaitUntil):
-                time.sleep(max(0.0, instruction.time - time.monotonic()))
-                instructions += self._plan.woke(time.monotonic())
+                sleep(max(0.0, instruction.time - now()))
+                instructions += self._plan.woke(now())
             elif isinstance(instruction, SpawnWave):
-                began = time.monotonic()
+                began = now()
                 group, failures = self._spawner.spawn_some(self._recipe, instruction.count, instruction.first)
-                now = time.monotonic()
+                ended = now()
                 self._groups[instruction.index] = group
-                instructions += self._plan.acknowledged(instruction.index, len(group), len(failures), now)
-                yield Wave(instruction.index, len(group), len(failures), now - began, group)
+                instructions += self._plan.acknowledged(instruction.index, len(group), len(failures), ended)
+                yield Wave(instruction.index, len(group), len(failures), ended - began, group)
             elif isinstance(instruction, StopAgents):
                 self._spawner.undo([self._groups[index] for index in instruction.waves])
             else:

@@ -1,6 +1,7 @@
 """How a fabric ends: closed, interrupted, killed. Nothing is left behind."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import textwrap
 import psutil
 import pytest
 
-from fabric import ClosedError, Fabric
+from fabric import ClosedError, Fabric, FabricConfig, FabricError
+from fabric.ring import PROCESSES_MAX
 from tests.agents import Counter, Echo
 
 PATIENCE = 30
@@ -149,3 +151,48 @@ def test_resize_adds_workers_and_removes_those_without_agents():
         assert len(fab.statistics().workers) == 1
         with pytest.raises(ValueError, match="from 1 to max_workers=3"):
             fab.resize(4)
+
+
+def test_a_fabric_that_cannot_be_started_says_why_and_leaves_nothing():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 6, hard))
+    try:
+        with pytest.raises(FabricError, match="ulimit -n"):
+            Fabric(workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_as_many_workers_as_the_segment_has_room_for_may_be_asked_for():
+    assert FabricConfig(workers=PROCESSES_MAX - 1).workers == PROCESSES_MAX - 1
+    with pytest.raises(ValueError, match="workers=257"):
+        Fabric(workers=PROCESSES_MAX)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from fabric import Fabric
+
+threading.Timer(float(sys.argv[1]), os.kill, (os.getpid(), signal.SIGINT)).start()
+Fabric(workers=2).close()
+"""
+
+
+@pytest.mark.parametrize("delay", ["0", "0.02", "0.04", "0.06", "0.08"])
+def test_ctrl_c_while_the_workers_start_leaves_nothing(delay):
+    command = [sys.executable, "-c", INTERRUPTED, delay]
+    program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    _, err = program.communicate(timeout=PATIENCE)
+    left = [process for process in psutil.process_iter() if _in_session(process, program.pid)]
+    psutil.wait_procs(left, timeout=PATIENCE)
+
+    assert err.count("Traceback") <= 1, err
+    assert "Broken pipe" not in err
+    assert not [process for process in left if process.is_running()]
+
+
+def _in_session(process, session):
+    try:
+        return os.getsid(process.pid) == session
+    except ProcessLookupError:
+        return False

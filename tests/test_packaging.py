@@ -85,7 +85,7 @@ def _contents(wheel: Path) -> list[str]:
 def test_the_wheel_holds_each_module_of_the_checkout_once(wheel):
     modules = {path.relative_to(ROOT) for path in (ROOT / "fabric").rglob("*.py")}
     modules |= {"fabric" / path.relative_to(ROOT) for path in (ROOT / "workers").rglob("*.py")}
-    expected = {str(path) for path in modules} | {"fabric/_native.abi3.so", "fabric/py.typed"}
+    expected = {str(path) for path in modules} | {"fabric/_native.abi3.so", "fabric/py.typed", "fabric/__init__.pyi"}
     assert _contents(wheel) == sorted(expected)
     assert "-cp311-abi3-linux_" in wheel.name
 

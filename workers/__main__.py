@@ -34,7 +34,10 @@ def main() -> None:
     """Read the boot record, then serve or work."""
     ignore_interrupts()
     link = socket.socket(fileno=int(sys.argv[1]))
-    boot, _ = receive_frame(link)
+    try:
+        boot, _ = receive_frame(link)
+    except (EOFError, ConnectionError):  # the coordinator changed its mind, or died
+        return
     sys.path[:] = boot.sys_path
     warnings.filters = boot.warning_filters
     sys.argv = boot.argv

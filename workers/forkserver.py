@@ -41,15 +41,24 @@ class ForkServer:
                     (slot, orders), _ = receive_frame(self._link)
                 except (EOFError, ConnectionError):
                     return
-                poller.register(self._fork(slot, orders), select.POLLIN)
+                pidfd = self._fork(slot, orders)
+                if pidfd is None:
+                    return
+                poller.register(pidfd, select.POLLIN)
 
-    def _fork(self, slot: int, orders: Any) -> int:
+    def _fork(self, slot: int, orders: Any) -> int | None:
+        """Fork a worker and tell the coordinator; None when that is gone, and the worker with it."""
         pid = os.fork()
         if pid == 0:
             self._become_worker(slot, orders)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = slot, pid
-        send_frame(self._link, ("born", slot, pid), (pidfd,))
+        try:
+            send_frame(self._link, ("born", slot, pid), (pidfd,))
+        except OSError:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return None
         return pidfd
 
     def _become_worker(self, slot: int, orders: Any) -> NoReturn:
@@ -73,5 +82,6 @@ class ForkServer:
 
 
 def ignore_interrupts() -> None:
-    """Leave Ctrl-C to the coordinator, which shuts its processes down in order."""
+    """Leave Ctrl-C to the coordinator, which shuts its processes down in order. It came blocked from there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabric.agent import Agent
-from fabric.codec import Codec, describe, refusal
+from fabric.codec import Codec, Undecodable, describe, refusal
 from fabric.messages import COORDINATOR, ErrorInfo, PrewarmOrder, SpawnOrder
 from fabric.workers.messenger import WorkerMessenger
 from fabric.workers.outbox import Outbox
@@ -54,7 +54,7 @@ class Host(WorkerMessenger):
         self._targets = received.targets()
         if received.undecodable:
             for index, body in enumerate(received.bodies):
-                if hasattr(body, "error"):
+                if type(body) is Undecodable:
                     self._targets[index] = _NOWHERE
 
     def handle_one(self) -> int:

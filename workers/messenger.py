@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fabric.agent import Agent, AgentGroup, AgentRef
 from fabric.channel import as_sequence
-from fabric.codec import Codec, describe, refusal, revive
+from fabric.codec import Codec, Undecodable, describe, refusal, revive
 from fabric.errors import (
     AgentNotFoundError,
     BackpressureError,
@@ -181,7 +181,11 @@ class WorkerMessenger:
         if future is None or future.done():
             return False
         if isinstance(body, ErrorInfo):
-            future.set_exception(revive(body, self.codec.allow_pickle))
+            error = revive(body, self.codec.allow_pickle)
+            ours = body.agent == COORDINATOR and error.__cause__ is not None  # a SpawnError, say
+            future.set_exception(error.__cause__ if ours else error)
+        elif isinstance(body, Undecodable):
+            future.set_exception(body.error)
         else:
             future.set_result(body)
         return True
