@@ -11,9 +11,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
-from fabric import AgentGroup, AgentRef, Fabric
+import psutil
+
+from fabric import AgentGroup, AgentRef, Fabric, SpawnError
 from fabric.demo import LINES, RESULT, SURVEY, FolderAgent, ImportsAgent, ModuleAgent
-from fabric.demo_output import Outcome, show_check, show_comparison, show_figures, show_survey
+from fabric.demo_output import (
+    Outcome,
+    show_check,
+    show_comparison,
+    show_figures,
+    show_spawned,
+    show_start,
+    show_survey,
+)
 from fabric.survey import Module, Survey, find_modules, survey
 from fabric.tables import printable
 
@@ -42,10 +52,10 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what is inside; a phase entered again goes on."""
+        """Time what is inside."""
         began = time.perf_counter()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+        self.seconds[name] = time.perf_counter() - began
 
 
 def run(options: Options) -> int:
@@ -57,33 +67,35 @@ def run(options: Options) -> int:
     """
     root = _standard_library() if options.path is None else options.path
     modules, unreadable = _find(root, skip_installed=options.path is None)
-    size = sum(module.bytes for module in modules) / 1e6
-    print(f"surveying {len(modules):,} files ({size:,.1f} MB) in {printable(os.path.abspath(root))}", flush=True)
+    show_start(modules, os.path.abspath(root))
     outcome = survey_with_agents(modules, options)
     show_survey(outcome.survey, unreadable, options.plain)
     show_figures(outcome)
     if not options.check:
         return 1 if outcome.failures else 0
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     alone = survey_alone(modules)
-    show_comparison(outcome, time.perf_counter() - began)
+    show_comparison(outcome, time.perf_counter() - began, time.process_time() - cpu)
     return 0 if show_check(outcome, alone) else 1
 
 
 def survey_with_agents(modules: Sequence[Module], options: Options) -> Outcome:
     """Survey the files with an agent for each. Reports go from agent to agent; only sums come back."""
     watch = Stopwatch()
+    cpu_before = _cpu_seconds()
     with watch.phase("start"):
         fab = Fabric(workers=options.workers)
     with fab:
         with watch.phase("spawn"):
             folders, imports, groups = _spawn(fab, modules, options.wave_size)
+        show_spawned(len(modules) + len(folders) + 1, len(groups), watch.seconds["spawn"])
         with watch.phase("survey"):
             _tell(groups, len(modules))
             fab.drain()
         with watch.phase("collect"):
             tallies = fab.ask_many(list(folders.values()), [RESULT] * len(folders))
             found = Survey(dict(zip(folders, tallies, strict=True)), imports.ask(RESULT))
+        cpu_seconds = _cpu_seconds() - cpu_before
         refs = [ref for group in groups for ref in group]
         refs *= -(-_LEAST_ASKS // len(refs))
         with watch.phase("ask"):
@@ -95,9 +107,8 @@ def survey_with_agents(modules: Sequence[Module], options: Options) -> Outcome:
     return Outcome(
         survey=found,
         seconds=watch.seconds,
+        cpu_seconds=cpu_seconds,
         workers=workers,
-        agents=len(modules) + len(folders) + 1,
-        waves=len(groups),
         messages=3 * len(modules),
         asks=len(refs),
         asked_lines=sum(replies) * len(modules) // len(refs),
@@ -151,7 +162,13 @@ def _spawn(
         },
         imports=imports,
     )
-    return folders, imports, [cast(AgentGroup, wave.agents) for wave in waves]
+    groups = [cast(AgentGroup, wave.agents) for wave in waves]
+    made = sum(map(len, groups))
+    if made < len(modules):
+        raise SpawnError(
+            f"only {made:,} of {len(modules):,} agents could be made: free memory, or survey a smaller tree"
+        )
+    return folders, imports, groups
 
 
 def _tell(groups: Sequence[AgentGroup], count: int) -> None:
@@ -162,6 +179,13 @@ def _tell(groups: Sequence[AgentGroup], count: int) -> None:
         told += len(group)
         _note(f"told {told:,} of {count:,} agents")
     _note("")
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time that this process and its descendants have used so far."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
 
 
 def _note(text: str) -> None:

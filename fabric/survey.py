@@ -1,6 +1,6 @@
 """Count what Python files hold, and add it up. No agents here: fabric.demo has them, and checks them against this.
 
-    find_modules(root) ──▶ Module ──▶ survey(module) ──▶ Report ──▶ Tally.add ──▶ Totals
+find_modules(root) ──▶ Module ──▶ survey(module) ──▶ Report ──▶ Tally.add ──▶ Totals
 """
 
 import ast
@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 TOP = "(top level)"  # the folder of files that lie in the root itself
 _MOST_BYTES = 32 * 2**20  # a syntax tree takes a hundred times its source: what is larger is left out
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_IMPORTS = (ast.Import, ast.ImportFrom)
 _BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.match_case)
-_LEAVES = frozenset(  # what holds nothing that is counted: not looking into these halves the time
-    (ast.Load, ast.Store, ast.Del, ast.Name, ast.Constant)
-    + (int, str, bytes, float, complex, bool, type(None), type(...))
+# What holds nothing that is counted; not to look into it halves the time of the walk.
+_LEAVES = frozenset(
+    {ast.Load, ast.Store, ast.Del, ast.Name, ast.Constant, ast.alias, ast.Pass, int, str, bool, type(None)}
+    | {kind for group in (ast.operator, ast.unaryop, ast.boolop, ast.cmpop) for kind in group.__subclasses__()}
 )
 
 
@@ -74,8 +76,8 @@ class Totals(NamedTuple):
 class Tally:
     """Hold the totals of a folder, and which of its files are empty or could not be parsed."""
 
-    totals: Totals = Totals()
-    empty: list[str] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+    empty: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
 
     def add(self, report: Report) -> None:
@@ -84,8 +86,7 @@ class Tally:
         if report.problem:
             self.problems[report.name] = report.problem
         elif not report.lines:
-            self.empty.append(report.name)
-            self.empty.sort()
+            self.empty.add(report.name)
 
 
 @dataclass
@@ -185,8 +186,8 @@ def _parse(source: bytes) -> ast.AST:
 def _report(name: str, source: bytes, tree: ast.AST) -> Report:
     nodes = _nodes(tree)
     kinds = Counter(map(type, nodes))
-    modules = [module for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for module in _modules(node)]
-    conditions = sum(len(node.ifs) for node in nodes if isinstance(node, ast.comprehension))
+    conditions = sum(len(node.ifs) for node in nodes if type(node) is ast.comprehension)
+    modules = [module for node in nodes if type(node) in _IMPORTS for module in _modules(node)]
     return Report(
         name,
         lines=len(source.splitlines()),

@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-_MOST_WIDTH = 40  # of a cell in plain text; longer ones lose their middle
+_MOST_WIDTH = 24  # of a cell; longer ones lose their middle
+_FILE_WIDTH = 120  # of what is no terminal
 
 
 class Table(NamedTuple):
@@ -18,12 +19,13 @@ class Table(NamedTuple):
 
 
 def show(table: Table, plain: bool = False) -> None:
-    """Print a table to stdout, and a blank line after it."""
+    """Print a blank line and a table to stdout."""
     console = None if plain else _console()
-    print(render(table) if console is None else "", flush=True)
-    if console is not None:
+    if console is None:
+        print(f"\n{render(table)}", flush=True)
+    else:
+        console.print(f"\n{table.title}\n", style="bold")
         console.print(_rich_table(table))
-    print(flush=True)
 
 
 def render(table: Table) -> str:
@@ -75,7 +77,8 @@ def _console() -> Any:
         from rich.console import Console
     except ImportError:
         return None
-    return Console(file=sys.stdout, markup=False, highlight=False)
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    return Console(file=sys.stdout, width=width, markup=False, highlight=False)
 
 
 def _rich_table(table: Table) -> Any:
@@ -84,9 +87,8 @@ def _rich_table(table: Table) -> Any:
     from rich.text import Text
 
     drawn = RichTable(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
+        box=box.SIMPLE,
+        show_edge=False,
         show_footer=bool(table.footer),
         header_style="bold cyan",
         footer_style="bold",
@@ -94,7 +96,7 @@ def _rich_table(table: Table) -> Any:
     )
     footer = [_cell(value) for value in table.footer] or [""] * len(table.columns)
     for name, last, right in zip(table.columns, footer, _right(table), strict=True):
-        drawn.add_column(Text(name), Text(last), justify="right" if right else "left", no_wrap=True)
+        drawn.add_column(Text(name), Text(last), justify="right" if right else "left", no_wrap=right)
     for row in table.rows:
         drawn.add_row(*(Text(_cell(value)) for value in row))
     return drawn

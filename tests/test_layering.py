@@ -1,8 +1,8 @@
 """The architecture as a table: a module imports from lower rows only, and every module has a row.
 
 The worker processes and the coordinator share the rows up to that of `fabric.agent`. Above it they are two
-sides, which meet in the segment and in the messages and never import each other. The one exception is
-`fabric.testing`, which runs both in one process.
+sides, which meet in the segment and in the messages and never import each other. The exception is what runs
+both in one process, for tests of agents: `fabric.inline` and `fabric.testing`.
 """
 
 import ast
@@ -36,6 +36,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.admission",
         "fabric.routing",
         "fabric.restart",
+        "fabric.hangs",
     ),
     (
         "fabric.workers.ledger",
@@ -47,18 +48,23 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.sampler",
         "fabric.pending",
         "fabric.directory",
+        "fabric.inline_lanes",
+        "fabric.inline_loop",
     ),
     ("fabric.workers.context", "fabric.replies", "fabric.salvage"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.switchboard"),
     ("fabric.workers.host", "fabric.spawning"),
     ("fabric.waving", "fabric.supervisor", "fabric.messenger", "fabric.workers.publisher"),
     ("fabric.workers.loop", "fabric.coordinator"),
-    ("fabric.workers.forkserver", "fabric.executor", "fabric.pool", "fabric.queue", "fabric.testing"),
+    ("fabric.workers.forkserver", "fabric.executor", "fabric.pool", "fabric.queue"),
+    ("fabric.inline",),
+    ("fabric.testing",),
     ("fabric.workers.__main__", "fabric"),  # `fabric` is the list of public names
     ("fabric.demo", "fabric.demo_output", "fabric.doctor", "fabric.integrations.*"),
     ("fabric.demo_run",),
     ("fabric.__main__",),
 )
+BOTH = ("fabric.inline", "fabric.testing")  # they run coordinator and workers in one process
 
 
 def _row(module: str) -> int | None:
@@ -114,7 +120,7 @@ def _objections(module: str, source: str) -> list[str]:
             found.append(f"{module}:{line} imports {imported}, which has no row in LAYERS")
         elif _row(imported) >= _row(module):
             found.append(f"{module}:{line} imports {imported}, which is not in a lower row")
-        elif module != "fabric.testing" and {_side(module), _side(imported)} == {"worker", "coordinator"}:
+        elif module not in BOTH and {_side(module), _side(imported)} == {"worker", "coordinator"}:
             found.append(f"{module}:{line} imports {imported}, which is on the other side")
     return found
 
