@@ -53,7 +53,7 @@ class Replies:
         self._pump_bell = threading.Event()
         self._pump_guard = threading.Lock()
         self._promised: set[int] = set()  # tokens of futures; a set, since threads add to it without a lock
-        self._closed = False
+        self._closed: FabricError | None = None  # what those get who come too late
         self.late = 0
 
     def expect(self, entry: Entry) -> int:
@@ -62,6 +62,9 @@ class Replies:
         self._pending[token] = entry
         if type(entry) is Promise:
             self._promised.add(token)
+        if self._closed is not None:  # it came too late for close() to find it
+            self.forget(token << INDEX_BITS)
+            raise self._closed
         return token << INDEX_BITS
 
     def forget(self, correlation: int) -> None:
@@ -94,7 +97,7 @@ class Replies:
                     self._leave()
             else:
                 in_time = self._watch(reason, deadline)
-            if not in_time:
+            if not in_time or self._closed is not None:
                 return reached()
         return True
 
@@ -131,7 +134,7 @@ class Replies:
     def wake_pump(self) -> None:
         """See to it that somebody drains although nobody waits."""
         with self._pump_guard:
-            if self._closed:
+            if self._closed is not None:
                 return
             if self._pump is None:
                 self._pump = threading.Thread(target=self._run_pump, name="fabric-pump", daemon=True)
@@ -146,7 +149,7 @@ class Replies:
     def close(self, error: FabricError) -> None:
         """Fail what is still open, and end the pump."""
         with self._pump_guard:
-            self._closed = True
+            self._closed = error
             pump, self._pump = self._pump, None
         for entry in list(self._pending.values()):
             for slot in set(entry.slots):
@@ -188,7 +191,7 @@ class Replies:
             if wait(reasons, -1, seconds) == EINTR:
                 time.sleep(0)  # let Python run the signal's handler
             self._drain()
-            if reached() or self._closed:
+            if reached() or self._closed is not None:
                 return True
             if self._wanted:
                 self._wake_followers()
@@ -315,7 +318,7 @@ class Replies:
     def _run_pump(self) -> None:
         while True:
             self._run_jobs()
-            if self._closed:
+            if self._closed is not None:
                 return
             if self._promised:
                 self._pump_bell.clear()
