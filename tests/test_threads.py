@@ -1,7 +1,5 @@
 """Many threads of the coordinator at once: each gets its own replies, in its own order, whatever dies meanwhile."""
 
-import os
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -43,7 +41,7 @@ def test_threads_get_their_replies_though_workers_are_killed(fab):
     def kill_now_and_then():
         kills = 0
         while not done.wait(0.03):
-            os.kill(fab.statistics().workers[kills % 2].pid, signal.SIGKILL)
+            fab._supervisor.crew.kill(1 + kills % 2)  # by pidfd: it may be dead already, and its pid another's
             kills += 1
         return kills
 
