@@ -283,6 +283,8 @@ def check_agent_class(kind: Any) -> None:
         raise TypeError(f"{kind.__name__} has neither on_message nor on_batch: it could handle nothing")
     if kind.encoding not in (None, "json", "pickle"):
         raise ValueError(f'{kind.__name__}.encoding is {kind.encoding!r}; it may be "json" or "pickle"')
+    if not isinstance(kind.max_concurrency, int) or kind.max_concurrency < 1:
+        raise ValueError(f"{kind.__name__}.max_concurrency is {kind.max_concurrency!r}; it may be 1 or more")
 
 
 def prefers_json(kind: type[Agent]) -> bool | None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabric.codec import Codec, Encoded, Undecodable, decode_order
+from fabric.errors import ClosedError
 from fabric.messages import COORDINATOR, MIXED, ORDER, RAW
 from fabric.ring import BATCH_MAX, Batch, Columns, Peer
 from fabric.segment import Segment
@@ -58,6 +59,21 @@ class Sender:
     def limit(self) -> int:
         """The largest body that this lane takes, in bytes."""
         return self._peer.body_limit(self._lane)
+
+    def close(self, why: str) -> None:
+        """Let those who are sending finish, and have whoever comes later get a ClosedError."""
+        with self.lock:
+            self._peer = _Gone(why)
+
+
+class _Gone(Peer):
+    """Stands where the peer of a closed fabric was."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __getattribute__(self, name: str) -> Any:
+        raise ClosedError(object.__getattribute__(self, "_why"))
 
 
 def make_batch(kind: int, encoded: Encoded, targets: "array[int] | int", count: int, sender: int = 0) -> Batch:

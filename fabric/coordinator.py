@@ -300,6 +300,7 @@ class Fabric(CoordinatorMessenger):
             self._switchboard.close(_CLOSED)
             self._replies.close(ClosedError(_CLOSED))
             self._peer.close()
+            self._supervisor.crew.close_descriptors()  # not before: their numbers are soon somebody else's
             self._segment.close()
 
     def _forget_after_fork(self) -> None:

@@ -130,7 +130,8 @@ class Crew:
         with self._changed:
             worker = self._workers.get(slot)
             if worker is not None:
-                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it is dead, and that has not been taken in yet
+                    signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
 
     def empty(self) -> bool:
         """Does no worker run?"""
@@ -148,7 +149,7 @@ class Crew:
             return self._changed.wait_for(lambda: not self._workers, timeout)
 
     def close(self) -> None:
-        """Kill what still runs, and give up every descriptor. Safe to call twice."""
+        """Kill what still runs, and end the supervisor thread. Safe to call twice."""
         if self._leaving:
             return
         for slot in self.workers:
@@ -159,10 +160,9 @@ class Crew:
         if threading.current_thread() is not self._watcher:
             self._watcher.join()
         self._close_server()
-        self.close_descriptors()
 
     def close_descriptors(self) -> None:
-        """Close what this process holds; in a forked child this is all there is to do."""
+        """Close what this process holds, when nobody rings any more; in a forked child this is all there is to do."""
         descriptors, self._descriptors = self._descriptors, []
         for descriptor in descriptors:
             with contextlib.suppress(OSError):

@@ -305,7 +305,9 @@ class Peer:
 
     def ring(self, process: int) -> None:
         """Wake a process, whatever it waits for."""
-        lib.fab_peer_ring(self.c, process)
+        c = self.c
+        if c is not None:
+            lib.fab_peer_ring(c, process)
 
     def body_limit(self, lane: int) -> int:
         """Return the largest body that this lane takes."""

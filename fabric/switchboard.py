@@ -46,6 +46,8 @@ class Switchboard:
         """Refuse everything from now on."""
         self.closed = why
         self._table = _Closed()
+        for sender in (*self._senders.values(), *self._control.values()):
+            sender.close(why)
 
     # Where agents are.
 

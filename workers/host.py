@@ -13,6 +13,7 @@ from typing import Any
 
 from fabric.agent import Agent
 from fabric.codec import Codec, Undecodable, describe, refusal
+from fabric.errors import EncodingError
 from fabric.messages import COORDINATOR, ErrorInfo, PrewarmOrder, SpawnOrder
 from fabric.workers.messenger import WorkerMessenger
 from fabric.workers.outbox import Outbox
@@ -127,11 +128,9 @@ class Host(WorkerMessenger):
                     self._remove(address)
                     failures[position] = self.describe(error, address)
         except BaseException as error:
-            info = describe(error, "agent", frames_to_skip=1)
-            failures = dict.fromkeys(
-                range(len(addresses)),
-                info._replace(message=f"the class cannot be had in the worker: {info.message}"),
-            )
+            info = describe(error)
+            text = f"the class or its arguments cannot be had in the worker: {info.message}\n{info.traceback}"
+            failures = dict.fromkeys(range(len(addresses)), refusal(EncodingError(text)))
         return failures
 
     def stop(self, addresses: Sequence[int]) -> None:
