@@ -8,4 +8,4 @@ from fabric import Statistics
 def mean_batch(before: Statistics, after: Statistics) -> float:
     """Return the mean messages in a batch that the workers handled between the two; 0 when there was none."""
     batches = sum(worker.batches for worker in after.workers) - sum(worker.batches for worker in before.workers)
-    return (after.handled - before.handled) / batches if batches else 0.0
+    return (after.received - before.received) / batches if batches else 0.0

@@ -15,6 +15,8 @@
 #include "fab_doorbell.h"
 #include "fab_segment.h"
 
+#include <sched.h>
+
 struct fab_peer {
     struct fab_header header; /* private copy: the one in the segment is never looked at again */
     const uint8_t *whole;     /* the segment, read-only */
@@ -289,6 +291,33 @@ static inline int fab_peer_park(struct fab_peer *s, uint32_t reasons, int extra,
     return rc > 0 ? 1 : rc;
 }
 
+/* Say on which CPU we are; returns it plus 1. */
+static inline uint32_t fab_peer_note_cpu(struct fab_peer *s) {
+    uint32_t cpu = (uint32_t)sched_getcpu() + 1; /* relaxed: a hint */
+    atomic_store_explicit(&s->words->cpu, cpu, memory_order_relaxed);
+    return cpu;
+}
+
+/* Move this thread to another CPU if a process we may be waiting for is on ours. Two processes that wake
+ * each other are put on one CPU by the kernel, and stay there: no spin can succeed, and each wait is a
+ * park. Called for probes only, which are rare. The thread's affinity is what it was when this returns. */
+static inline void fab_peer_part_company(struct fab_peer *s) {
+    cpu_set_t allowed;
+    cpu_set_t others;
+    uint32_t cpu = fab_peer_note_cpu(s);
+    int shared = 0;
+    for (uint32_t other = 0; other < s->header.processes; other++)
+        if (other != s->process)
+            shared |= atomic_load_explicit(&fab_peer_words(s, other)->cpu, memory_order_relaxed) == cpu;
+    if (!shared || sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2)
+        return;
+    others = allowed;
+    CPU_CLR(cpu - 1, &others);
+    if (sched_setaffinity(0, sizeof others, &others) == 0)
+        (void)sched_setaffinity(0, sizeof allowed, &allowed);
+    fab_peer_note_cpu(s);
+}
+
 /* Learn from a wait, and count it. */
 static inline void fab_peer_waited(struct fab_peer *s, int64_t budget, int64_t waited, int slept) {
     fab_spin_learn(&s->spin, budget, waited, slept);
@@ -303,6 +332,10 @@ static inline int fab_peer_wait(struct fab_peer *s, uint32_t reasons, int extra,
         return 1;
     int64_t start = fab_now();
     int64_t budget = fab_peer_awake(s) > s->cores ? 0 : fab_spin_budget(&s->spin);
+    if (budget > s->spin.limit_ns)
+        fab_peer_part_company(s);
+    else
+        fab_peer_note_cpu(s);
     budget = budget < timeout_ns ? budget : timeout_ns;
     if (budget > 0 && fab_peer_spin(s, reasons, budget, start)) {
         fab_count(s->words, FAB_COUNT_SPINS_WON, 1);

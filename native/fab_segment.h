@@ -9,7 +9,7 @@
  * that process alone. Process 0 is the coordinator, processes 1 to N are the worker slots. P = N + 1.
  *
  *   block of process p, in lines of 128 bytes
- *     line 0            sleeping, present
+ *     line 0            sleeping, present, cpu
  *     line 1            cursor: which message is in hand (worker), spare
  *     lines 2 to 9      counters, 64-bit, one writer
  *     then 2 P lines    head of the lane from each process: data lanes, then control lanes
@@ -63,6 +63,7 @@ static_assert(sizeof(struct fab_header) == 80, "shared layout: header size");
 struct fab_words {
     alignas(FAB_LINE) _Atomic(uint32_t) sleeping;
     _Atomic(uint32_t) present; /* 1 once a process has taken this slot; a hint for who spins */
+    _Atomic(uint32_t) cpu;     /* where it last looked for work, plus 1; a hint likewise */
     alignas(FAB_LINE) _Atomic(uint64_t) cursor;
     alignas(FAB_LINE) _Atomic(uint64_t) counters[FAB_COUNTERS];
 };
