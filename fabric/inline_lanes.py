@@ -1,0 +1,194 @@
+"""Keep messages in queues of this process, in the place of lanes: what fabric.inline sends and takes.
+
+Lanes     in the place of fabric.ring.Peer       encoded records, in one deque for each process
+Outbox    in the place of workers.outbox         what a handler sends goes into those deques at once
+Batch     in the place of channel.Received       records of one kind, decoded
+"""
+
+from array import array
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fabric.codec import Codec, decode_order
+from fabric.config import FabricConfig
+from fabric.errors import BackpressureError, MessageTooLargeError
+from fabric.messages import COORDINATOR, MESSAGE, ORDER, REPLY, REQUEST
+from fabric.ring import HEADER_BYTES
+
+
+class Record(NamedTuple):
+    """A message on its way, encoded. `outbox` is that of the worker it comes from, None for the coordinator."""
+
+    kind: int
+    encoding: int
+    target: int
+    sender: int
+    correlation: int
+    body: bytes
+    outbox: "Outbox | None" = None
+
+
+class Lanes:
+    """The queues to all processes, and the agent table. One thread."""
+
+    process = COORDINATOR
+
+    def __init__(self, config: FabricConfig, processes: int) -> None:
+        self.processes = processes
+        self.table = memoryview(bytearray(8 * (config.max_agents + 1))).cast("Q")
+        self.queues: list[deque[Record]] = [deque() for _ in range(processes)]
+        self.busy: Callable[[], bool] = lambda: False
+        self.wake: Callable[[], None] = lambda: None
+        self._lane_bytes = config.lane_bytes
+        self._in_flight = [0] * processes  # bytes from the coordinator to each
+        self._sent = [0] * processes
+
+    def send(self, lane: int, meta: int, target: int, sender: int, correlation: int, body: bytes) -> bool:
+        """Queue a record of the coordinator. False: as many bytes wait as a lane would take."""
+        if len(body) > self.body_limit(lane):
+            raise MessageTooLargeError(len(body), self.body_limit(lane))
+        size = len(body) + HEADER_BYTES
+        if self._in_flight[lane] + size > self._lane_bytes:
+            return False
+        self._in_flight[lane] += size
+        self._sent[lane] += 1
+        self.queues[lane].append(Record(meta & 0xFFFF, meta >> 16 & 0xFF, target, sender, correlation, body))
+        self.wake()
+        return True
+
+    def take(self, process: int, most: int) -> list[Record]:
+        """Take the first records to a process that are of one kind."""
+        queue = self.queues[process]
+        kind = queue[0].kind
+        taken: list[Record] = []
+        while queue and queue[0].kind == kind and len(taken) < most:
+            record = queue.popleft()
+            taken.append(record)
+            size = len(record.body) + HEADER_BYTES
+            if record.outbox is not None:
+                record.outbox.waiting -= size
+            else:
+                self._in_flight[process] -= size
+        return taken
+
+    def body_limit(self, lane: int) -> int:
+        """The largest body that a lane of the coordinator takes."""
+        return self._lane_bytes // 2 - HEADER_BYTES
+
+    def backlog(self, lane: int) -> tuple[int, int]:
+        """Return (bytes in flight, 0)."""
+        return self._in_flight[lane], 0
+
+    def sent(self, lane: int) -> int:
+        """Return how many messages the coordinator has sent to a worker."""
+        return self._sent[lane]
+
+    def quiet(self) -> bool:
+        """Is nothing queued, and in the hands of no coroutine?"""
+        return not any(self.queues) and not self.busy()
+
+    def slot_of(self, address: int) -> int | None:
+        """Return the slot of an agent, None when it is not alive."""
+        slot = self.table[address & 0xFFFFFFFF] ^ (address >> 32 << 32)
+        return slot if slot <= 0xFFFF else None
+
+    def route(self, addresses: "array[int]") -> "tuple[int, array[int]]":
+        """Return (how many of the first are alive, slot of each of those)."""
+        slots = array("H")
+        for address in addresses:
+            slot = self.slot_of(address)
+            if slot is None:
+                break
+            slots.append(slot)
+        return len(slots), slots
+
+    def partition(self, slots: "array[int]") -> list[tuple[int, list[int]]]:
+        """Sort messages by slot: (slot, indexes of its messages in order) for each slot in use."""
+        return [(slot, [i for i, there in enumerate(slots) if there == slot]) for slot in sorted(set(slots))]
+
+    def write_table(self, addresses: "array[int]", slots: "array[int]", state: int) -> None:
+        """Write the table's words of these agents."""
+        for address, slot in zip(addresses, slots, strict=True):
+            self.table[address & 0xFFFFFFFF] = address >> 32 << 32 | state << 16 | slot
+
+    def close(self) -> None:
+        """Drop what is queued."""
+        for queue in self.queues:
+            queue.clear()
+
+
+class Outbox:
+    """What the handlers of one worker send."""
+
+    def __init__(self, lanes: Lanes, config: FabricConfig) -> None:
+        self._lanes = lanes
+        self._room = config.outbox_bytes // 2
+        smallest = min(config.peer_lane_bytes, config.lane_bytes, config.outbox_bytes)
+        self._limit = smallest // 2 - HEADER_BYTES
+        self._limit_home = min(config.lane_bytes, config.outbox_bytes) // 2 - HEADER_BYTES
+        self.waiting = 0  # bytes that no receiver has taken
+        self.undeliverable: Callable[[int, int, int], None] | None = None
+
+    def tell(self, target: int, sender: int, correlation: int, encoding: int, body: bytes, flags: int = 0) -> None:
+        """Send a message of a handler. BackpressureError, MessageTooLargeError as in a worker."""
+        _check_size(body, self._limit, "message")
+        if self.waiting + len(body) + HEADER_BYTES > self._room:
+            raise BackpressureError(
+                f"the outbox of this worker is full ({self.waiting:,} bytes wait for their receivers): "
+                "send less, or raise outbox_bytes"
+            )
+        self._put(Record(MESSAGE, encoding, target, sender, correlation, body, self))
+
+    def reply(self, target: int, sender: int, correlation: int, encoding: int, body: bytes) -> None:
+        """Send a reply."""
+        _check_size(body, self._limit_home if target == COORDINATOR else self._limit, "reply")
+        self._put(Record(REPLY, encoding, target, sender, correlation, body, self))
+
+    def request(self, sender: int, correlation: int, encoding: int, body: bytes) -> None:
+        """Send a request to the coordinator."""
+        _check_size(body, self._limit_home, "request")
+        self._put(Record(REQUEST, encoding, COORDINATOR, sender, correlation, body, self))
+
+    def _put(self, record: Record) -> None:
+        slot = self._lanes.slot_of(record.target)
+        if slot is not None:
+            self.waiting += len(record.body) + HEADER_BYTES
+            self._lanes.queues[slot].append(record)
+        elif record.kind == MESSAGE and self.undeliverable is not None:
+            self.undeliverable(record.target, record.sender, record.correlation)
+
+
+class Batch:
+    """Records of one kind, decoded: what a worker's loop has as a channel.Received."""
+
+    lane = COORDINATOR
+
+    def __init__(self, records: list[Record], codec: Codec) -> None:
+        self.records = records
+        self.kind = records[0].kind
+        self.count = len(records)
+        self.bodies = [
+            decode_order(record.body)
+            if record.encoding == ORDER
+            else codec.decode_or_mark(record.encoding, record.body)
+            for record in records
+        ]
+        self.undecodable = True  # or not: the host looks at each body
+
+    def targets(self) -> list[int]:
+        """Address of each receiver."""
+        return [record.target for record in self.records]
+
+    def senders(self) -> list[int]:
+        """Address of each sender."""
+        return [record.sender for record in self.records]
+
+    def correlations(self) -> list[int]:
+        """Correlation id of each."""
+        return [record.correlation for record in self.records]
+
+
+def _check_size(body: bytes, limit: int, what: str) -> None:
+    if len(body) > limit:
+        raise MessageTooLargeError(len(body), limit, what)
