@@ -5,6 +5,7 @@ reference does is done by the Messenger of the process that holds it: the Fabric
 host in a worker. So an agent that received a reference sends from its own worker, straight to the other.
 """
 
+import threading
 import weakref
 from array import array
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,15 @@ class Messenger(Protocol):
 # The only state of this package that outlives a call: unpickling a reference has no argument that could
 # say which fabric it belongs to. Keyed by the fabric's identity; an entry goes with its messenger.
 _messengers: "weakref.WeakValueDictionary[int, Messenger]" = weakref.WeakValueDictionary()
+
+
+# What references find instead in a thread that plays several processes by turns (fabric.inline).
+_here = threading.local()
+
+
+def stand_in(messenger: Messenger | None) -> None:
+    """Let references that arrive in this thread find this messenger and no other; None: as elsewhere."""
+    _here.messenger = messenger
 
 
 def register_messenger(messenger: Messenger) -> None:
@@ -320,8 +330,8 @@ def _foreign(what: Any) -> str:
 
 
 def _find(identity: int) -> Messenger:
-    messenger = _messengers.get(identity)
-    if messenger is None:
+    messenger = getattr(_here, "messenger", None) or _messengers.get(identity)
+    if messenger is None or messenger.identity != identity:
         raise FabricError("a reference to an agent arrived in a process that has no part in its fabric")
     return messenger
 

@@ -28,6 +28,7 @@ from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, PICKLE, RAW, Erro
 _STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class or function
 _ARRAY_HEAD = struct.Struct("<BBHI")  # dimensions, Fortran order, 0, bytes of the dtype's description
 _ARRAY_ALIGN = 16
+_MOST_BYTES = 2**32 - 1  # that a size in a batch can say
 _TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
 
 
@@ -82,11 +83,13 @@ class Codec:
             )
         return PICKLE, dump_pickle(body)
 
-    def encode_many(self, bodies: Sequence[Any], json: bool | None = None) -> Encoded:
+    def encode_many(
+        self, bodies: Sequence[Any], json: bool | None = None, number: Callable[[int], int] = int
+    ) -> Encoded:
         """Encode a batch.
 
         Raises:
-            EncodingError: as for `encode`; the message names the index.
+            EncodingError: as for `encode`; the message names the body, by what `number` makes of its index.
         """
         kinds = set(map(type, bodies))
         if kinds == {bytes}:
@@ -98,7 +101,7 @@ class Codec:
             for body in bodies:
                 pairs.append(self.encode(body, json))
         except EncodingError as error:
-            raise EncodingError(f"body {len(pairs)}: {error}") from error.__cause__
+            raise EncodingError(f"body {number(len(pairs)):,}: {error}") from error.__cause__
         encodings, blobs = zip(*pairs, strict=True)
         if len(set(encodings)) == 1:
             return joined(encodings[0], None, blobs)
@@ -206,7 +209,15 @@ def describe(error: BaseException, what: str = "agent", agent: int = 0, frames_t
         pickle.loads(data or b"")  # an exception whose constructor wants more than its args fails only here
     except Exception:
         data = None
-    return ErrorInfo(what, message[:_TEXT_LIMIT], "".join(lines)[-_TEXT_LIMIT:], agent, data)
+    return ErrorInfo(what, _clipped(message), _clipped("".join(lines)), agent, data)
+
+
+def _clipped(text: str) -> str:
+    """Return a text, or its beginning and its end when it is too long to travel."""
+    if len(text) <= _TEXT_LIMIT:
+        return text
+    half = _TEXT_LIMIT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
 
 
 def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
@@ -247,6 +258,8 @@ def dump_pickle(body: Any) -> bytes:
 def joined(encoding: int, encodings: bytes | None, blobs: Sequence[bytes]) -> Encoded:
     """Lay bodies behind one another."""
     sizes = list(map(len, blobs))
+    if max(sizes) > _MOST_BYTES:
+        raise MessageTooLargeError(max(sizes), _MOST_BYTES)
     uniform = len(set(sizes)) == 1
     return Encoded(encoding, encodings, sizes[0] if uniform else array("I", sizes), b"".join(blobs))
 

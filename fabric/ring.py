@@ -25,6 +25,7 @@ STOPPED: int = lib.FAB_AGENT_STOPPED
 LOST: int = lib.FAB_AGENT_LOST
 
 HEADER_BYTES: int = ffi.sizeof("struct fab_record")
+MOST_BYTES = 2**32 - 1  # that the size of a record can say
 LINE_BYTES = 128
 TABLE_OFFSET = 4096
 EINTR = -4
@@ -220,6 +221,8 @@ class Batch:
         self._c.bytes = self._pointer("uint8_t[]", blob)
         self._c.bytes_count = len(blob)
         if isinstance(sizes, int):
+            if sizes > MOST_BYTES:
+                raise MessageTooLargeError(sizes, MOST_BYTES)
             self._c.header.size = sizes
         else:
             self._c.sizes = self._pointer("uint32_t[]", sizes)
@@ -244,11 +247,15 @@ class Batch:
             MessageTooLargeError: the next record is over the lane's limit; those before it were sent.
         """
         rc = lib.fab_peer_send_batch(peer.c, lane, self._c, most_bytes, self._done, self._offset)
+        if rc > 0 and self._done[0] < self.count:  # what ended it: no room, or a record that is too large?
+            rc = lib.fab_peer_send_batch(peer.c, lane, self._c, most_bytes, self._done, self._offset)
         return self._advanced(rc, peer, lane)
 
     def put_in_outbox(self, peer: "Peer") -> bool:
         """Write and publish to this worker's own outbox. True: all are in."""
         rc = lib.fab_peer_outbox_batch(peer.c, self._c, self._done, self._offset)
+        if rc > 0 and self._done[0] < self.count:
+            rc = lib.fab_peer_outbox_batch(peer.c, self._c, self._done, self._offset)
         return self._advanced(rc, peer, 0)
 
     def _advanced(self, rc: int, peer: "Peer", lane: int) -> bool:
@@ -321,7 +328,10 @@ class Peer:
         Raises:
             MessageTooLargeError: the body is over the lane's limit.
         """
-        rc = lib.fab_peer_send_one(self.c, lane, meta, target, sender, correlation, body, len(body))
+        try:
+            rc = lib.fab_peer_send_one(self.c, lane, meta, target, sender, correlation, body, len(body))
+        except OverflowError:  # a size of more than 32 bits
+            rc = -1
         if rc < 0:
             raise MessageTooLargeError(len(body), self.body_limit(lane))
         return bool(rc == 1)

@@ -55,6 +55,7 @@ class Supervisor:
         self._strikes: dict[tuple[int, Victim], int] = {}
         self._skips: dict[int, list[SkipOrder]] = {}
         self._spawner: Spawner | None = None
+        self._going: set[int] = set()  # sent away, and not seen dead yet
         self._hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
         self._hung: dict[int, str] = {}  # why we killed which pid
         self.restarts = 0
@@ -92,12 +93,13 @@ class Supervisor:
         for slot in going:
             with self._lock:
                 self._policies.pop(slot, None)
+                self._going.add(slot)
             if self._spawner is not None:
                 self._spawner.slots = self.slots
             self._switchboard.order(slot, SHUTDOWN, None, One(slot), control=True)
 
         def gone() -> bool:
-            return going.isdisjoint(self.crew.workers)
+            return going.isdisjoint(self._going)
 
         if not self._switchboard.replies.wait_for(gone, 0, time.monotonic() + _START_PATIENCE):
             for slot in going:
@@ -113,10 +115,11 @@ class Supervisor:
             self._peer.ring(process)
 
     def _worker_died(self, death: Death) -> None:
-        for process in range(self._peer.processes):
-            self._peer.ring(process)
         with self._lock:
             policy = self._policies.get(death.slot)
+            self._going.discard(death.slot)  # after the look: whoever waits for this may fill the slot at once
+        for process in range(self._peer.processes):
+            self._peer.ring(process)
         if policy is None:
             return
         progress = self._peer.progress(death.slot)

@@ -10,7 +10,7 @@ million messages does not put all of them before those of other threads.
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fabric.agent import AgentRef
@@ -236,7 +236,7 @@ class Switchboard:
                 whole = len(parts) == 1
                 targets = addresses[start:stop] if whole else array("Q", [addresses[start + i] for i in order])
                 chosen = bodies[start:stop] if whole else _pick(bodies, start, order)
-                batch = self._batch(targets, chosen, json)
+                batch = self._batch(targets, chosen, json, _numbers(start, order))
                 if correlation is not None and whole:
                     batch.numbered_from(correlation + start)
                 elif correlation is not None:
@@ -246,14 +246,16 @@ class Switchboard:
             if correlation is not None:
                 self.replies.drain_if_free()
 
-    def _batch(self, targets: "array[int]", bodies: Sequence[Any], json: bool | None) -> Batch:
+    def _batch(
+        self, targets: "array[int]", bodies: Sequence[Any], json: bool | None, number: Callable[[int], int]
+    ) -> Batch:
         if isinstance(bodies, Same):
             return (
                 Batch(MESSAGE | bodies.encoding << 16, COORDINATOR, len(targets))
                 .targets(targets)
                 .same_body(bodies.data)
             )
-        return make_batch(MESSAGE, self.codec.encode_many(bodies, json), targets, len(targets))
+        return make_batch(MESSAGE, self.codec.encode_many(bodies, json, number), targets, len(targets))
 
     def _put_all(self, batches: list[tuple[int, Batch]], deadline: float | None) -> None:
         open_batches = [(slot, batch) for slot, batch in batches if not self._put(slot, batch)]
@@ -307,6 +309,10 @@ class Same(Sequence[Any]):
         if isinstance(index, slice):
             return Same(self.encoding, self.data, len(range(*index.indices(self._count))))
         return self.data
+
+
+def _numbers(start: int, order: Sequence[int]) -> Callable[[int], int]:
+    return lambda index: start + order[index]
 
 
 def _pick(bodies: Sequence[Any], start: int, order: Sequence[int]) -> Sequence[Any]:

@@ -25,6 +25,9 @@ import psutil
 import pytest
 import tqdm
 
+from fabric import Fabric
+from fabric.testing import InlineFabric
+
 SETTLE_SECONDS = 2.0
 MARK = "FABRIC_TEST_RUN"  # all that this run starts inherits it: an orphan has no parent to tell it by
 
@@ -109,6 +112,21 @@ def _guard() -> Iterator[None]:
             gc.collect()
             collected = True
         time.sleep(0.005)  # a poll: no single event says that processes, threads and descriptors are all gone
+
+
+@pytest.fixture(scope="module", params=[Fabric, InlineFabric], ids=lambda kind: kind.__name__)
+def kind(request: pytest.FixtureRequest) -> Iterator[type[Fabric]]:
+    """Run a test with real workers, and again in this process: what users see must not differ."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fabric.replies._LINGER", 0.0)  # else each test with futures waits for the pump to leave
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def fab(kind: type[Fabric]) -> Iterator[Fabric]:
+    """A fabric of two workers, shared by the tests of a module. Dead letters do not go to the log."""
+    with kind(workers=2, on_error=lambda letter: None) as fabric:
+        yield fabric
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,13 @@ from fabric.errors import FabricError
 from fabric.messages import COORDINATOR
 from fabric.workers.ledger import Stretch
 
+ANSWERED = "this message has been answered already"
+
 
 class Ticket:
-    """A message in hand. `deferred`: what its handler returns is not its reply."""
+    """A message in hand. `deferred`: what its handler returns is not its reply; `answered`: it has its reply."""
 
-    __slots__ = ("body", "correlation", "deferred", "sender", "stretch", "target")
+    __slots__ = ("answered", "body", "correlation", "deferred", "sender", "stretch", "target")
 
     def __init__(self, target: int, sender: int, correlation: int, body: Any, stretch: Stretch | None) -> None:
         self.target = target
@@ -26,6 +28,7 @@ class Ticket:
         self.body = body
         self.stretch = stretch
         self.deferred = False
+        self.answered = False
 
 
 current_ticket: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("current_ticket", default=None)
@@ -38,26 +41,24 @@ class ReplyHandle:
 
     def __init__(self, host: Any, ticket: Ticket) -> None:
         self._host = host
-        self._ticket: Ticket | None = ticket
+        self._ticket = ticket
 
     def reply(self, body: Any) -> None:
         """Give the answer. FabricError when it was given already."""
-        self._host.answer(self._take(), body)
+        if self._ticket.answered:
+            raise FabricError(ANSWERED)
+        self._host.answer(self._ticket, body)
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error: the one who asked gets an AgentError with this as its cause."""
-        ticket = self._take()
-        self._host.answer(ticket, self._host.describe(error, ticket.target))
-
-    def _take(self) -> Ticket:
-        ticket, self._ticket = self._ticket, None
-        if ticket is None:
-            raise FabricError("this message has been answered already")
-        return ticket
+        self.reply(self._host.describe(error, self._ticket.target))
 
 
 class Context:
-    """What the agent in hand may do; valid in on_start, on_message, on_batch and on_stop."""
+    """What the agent in hand may do; valid in on_start, on_message, on_batch and on_stop.
+
+    In on_batch, the message in hand is the first of the batch.
+    """
 
     __slots__ = ("_host",)
 
@@ -88,7 +89,7 @@ class Context:
         """Let this ask be answered later, through the handle; what the handler returns is not sent.
 
         The message counts as handled when the handler returns: if the worker dies before the answer, the
-        one who asked gets an error. So it is when the handler raises after this.
+        one who asked gets an error. So it is when the handler raises after this, before it has answered.
         """
         return ReplyHandle(self._host, self._host.defer())
 

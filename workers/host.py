@@ -202,8 +202,12 @@ class Host(WorkerMessenger):
             info = self.missing(target)
         else:
             info = self.describe(error, target)
-        self.deferred.discard(index)  # whatever it meant to answer later: this is the answer
-        if self._received.correlations()[index] == 0:
+        ticket = self.deferred.get(index)
+        answered = ticket is not None and ticket.answered
+        if ticket is not None and not answered:  # whatever it meant to answer later: this is the answer
+            del self.deferred[index]
+            ticket.answered = True
+        if answered or self._received.correlations()[index] == 0:
             self.failures.append((target, self._received.senders()[index], info))
         return info
 

@@ -22,7 +22,7 @@ from fabric.errors import (
     MessageTooLargeError,
 )
 from fabric.messages import COORDINATOR, FORWARDED, INDEX_BITS, ErrorInfo, SpawnRequest, show
-from fabric.workers.context import Context, Ticket, current_ticket
+from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
 from fabric.workers.ledger import Stretch
 from fabric.workers.outbox import Outbox
 
@@ -51,7 +51,7 @@ class WorkerMessenger:
         self.outbox = outbox
         outbox.undeliverable = self._undeliverable
         self.context = Context(self)
-        self.deferred: set[int] = set()  # indexes in the batch in hand whose reply comes later
+        self.deferred: dict[int, Ticket] = {}  # by index in the batch in hand, what is answered by other means
         self.failures: list[tuple[int, int, ErrorInfo]] = []  # (agent, sender, why) of told messages
         self.finished: list[Ticket] = []  # of coroutines; the loop commits them when their replies are out
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
@@ -94,7 +94,7 @@ class WorkerMessenger:
             self.stretch = Stretch(self._received.lane)
         ticket = self.ticket_in_hand()
         assert ticket is not None
-        self.deferred.add(self.index)
+        self.deferred[self.index] = ticket
         self.stretch.in_hand += 1
         return ticket
 
@@ -102,12 +102,13 @@ class WorkerMessenger:
         """Let the message in hand be answered by other means than what its handler returns."""
         ticket = self._in_hand()
         if current_ticket.get() is None:
-            self.deferred.add(self.index)
+            self.deferred[self.index] = ticket
         ticket.deferred = True
         return ticket
 
     def answer(self, ticket: Ticket, value: Any) -> None:
         """Send the reply of a deferred message."""
+        ticket.answered = True
         if ticket.correlation != 0:
             self.send_reply(ticket.sender, ticket.target, ticket.correlation, value)
             self._woken()
@@ -116,9 +117,9 @@ class WorkerMessenger:
         """Send the reply of a coroutine's message; the loop commits it when that is out."""
         if isinstance(value, ErrorInfo):
             self.errors += 1
-            if ticket.correlation == 0:
+            if ticket.correlation == 0 or ticket.answered:  # nobody else would learn of it
                 self.failures.append((ticket.target, ticket.sender, value))
-        if not ticket.deferred or isinstance(value, ErrorInfo):
+        if not ticket.answered and (not ticket.deferred or isinstance(value, ErrorInfo)):
             self.answer(ticket, value)
         self.finished.append(ticket)
         self._woken()
@@ -126,14 +127,18 @@ class WorkerMessenger:
     def forward(self, ref: AgentRef, body: Any) -> None:
         """Pass the message in hand on; the receiver answers the one who asked."""
         ticket = self._in_hand()
+        if ticket.answered:
+            raise FabricError(ANSWERED)
         encoding, data = self.codec.encode(ticket.body if body is ... else body, ref._json)
         self.require_alive(ref._address)
         self.outbox.tell(ref._address, ticket.sender, ticket.correlation, encoding, data, FORWARDED)
-        self.defer()  # not before: had anything of this raised, the one who asked is to know
+        self.defer().answered = True  # not before: had anything of this raised, the one who asked is to know
         self._woken()
 
     def _in_hand(self) -> Ticket:
-        ticket = current_ticket.get() or self.ticket_in_hand()
+        ticket = current_ticket.get()
+        if ticket is None and self._received is not None:
+            ticket = self.deferred.get(self.index) or self.ticket_in_hand()
         if ticket is None:
             raise FabricError("no message is in hand: there is nothing to answer or to pass on")
         return ticket
