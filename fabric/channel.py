@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabric.codec import Codec, Encoded, Undecodable, decode_order
-from fabric.errors import ClosedError
+from fabric.errors import FabricError
 from fabric.messages import COORDINATOR, MIXED, ORDER, RAW
 from fabric.ring import BATCH_MAX, Batch, Columns, Peer
 from fabric.segment import Segment
@@ -28,10 +28,10 @@ _CUTTERS_KEPT = 64
 class Sender:
     """The sending end of one lane."""
 
-    __slots__ = ("_lane", "_peer", "_sender", "lock")
+    __slots__ = ("_lane", "_peer", "_sender", "_usual", "lock")
 
     def __init__(self, peer: Peer, lane: int, sender: int = 0) -> None:
-        self._peer = peer
+        self._peer = self._usual = peer
         self._lane = lane
         self._sender = sender
         self.lock = threading.Lock()
@@ -60,20 +60,29 @@ class Sender:
         """The largest body that this lane takes, in bytes."""
         return self._peer.body_limit(self._lane)
 
-    def close(self, why: str) -> None:
-        """Let those who are sending finish, and have whoever comes later get a ClosedError."""
+    def refuse(self, error: FabricError) -> None:
+        """Let those who are sending finish, and have whoever comes later get this error."""
         with self.lock:
-            self._peer = _Gone(why)
+            self._peer = _Gone(error)
+
+    def refuse_in_child(self, error: FabricError) -> None:
+        """Do so in a forked child, where a thread that is no more may hold the lock for ever."""
+        self._peer = _Gone(error)
+
+    def allow(self) -> None:
+        """Send again."""
+        with self.lock:
+            self._peer = self._usual
 
 
 class _Gone(Peer):
-    """Stands where the peer of a closed fabric was."""
+    """Stands where the peer was, when there is nobody to send to."""
 
-    def __init__(self, why: str) -> None:
-        self._why = why
+    def __init__(self, error: FabricError) -> None:
+        self._error = error
 
     def __getattribute__(self, name: str) -> Any:
-        raise ClosedError(object.__getattribute__(self, "_why"))
+        raise object.__getattribute__(self, "_error").with_traceback(None)
 
 
 def make_batch(kind: int, encoded: Encoded, targets: "array[int] | int", count: int, sender: int = 0) -> Batch:

@@ -102,6 +102,7 @@ class Fabric(CoordinatorMessenger):
         self._unasked = Unasked(self.config.allow_pickle, on_error, lambda *request: _call(serve, *request))
         self._replies = Replies(self._peer, Receiver(self._segment, self._peer, codec), self._unasked.take)
         self._unasked.later = self._replies.run_later
+        self._unasked.aside = _run_aside
         self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing)
         self._directory = Directory(self._peer, self.config.max_agents)
         self._supervisor = Supervisor(
@@ -248,14 +249,17 @@ class Fabric(CoordinatorMessenger):
         limit = self._peer.processes - 1
         if not 1 <= workers <= limit:
             raise ValueError(f"workers={workers} must be from 1 to max_workers={limit}")
-        slots = self._supervisor.slots
-        going = slots[workers:]
-        occupied = [slot for slot in going if self._directory.count(slot)]
-        if occupied:
-            raise ValueError(f"workers in slots {occupied} still have agents: stop those first, their state is there")
-        free = [slot for slot in range(1, limit + 1) if slot not in slots]
-        self._supervisor.start(self._spawner, free[: max(0, workers - len(slots))])
-        self._supervisor.send_away(going)
+        with self._spawner.resizing:
+            slots = self._supervisor.slots
+            going = slots[workers:]
+            occupied = self._spawner.retire(going)
+            if occupied:
+                raise ValueError(
+                    f"workers in slots {occupied} still have agents: stop those first, their state is there"
+                )
+            free = [slot for slot in range(1, limit + 1) if slot not in slots]
+            self._supervisor.start(self._spawner, free[: max(0, workers - len(slots))])
+            self._supervisor.send_away(going)
 
     def _serve(self, sender: int, correlation: int, request: Any) -> None:
         """Do what an agent asked for, in the pump."""
@@ -270,7 +274,10 @@ class Fabric(CoordinatorMessenger):
         except Exception as error:
             answer = describe(error)
         if self.is_alive(sender):
-            self._switchboard.answer(sender, correlation, answer)
+            try:
+                self._switchboard.answer(sender, correlation, answer)
+            except FabricError as error:  # the answer cannot be sent: that can
+                self._switchboard.answer(sender, correlation, describe(error))
 
     # The end.
 
@@ -306,7 +313,8 @@ class Fabric(CoordinatorMessenger):
     def _forget_after_fork(self) -> None:
         """Make this copy of the fabric unusable in a forked child, and let go of its descriptors."""
         self._closed = True
-        self._switchboard.close(f"this fabric belongs to process {os.getppid()}: a forked child cannot use it")
+        why = f"this fabric belongs to process {os.getppid()}: a forked child cannot use it"
+        self._switchboard.close(why, in_child=True)
         self._supervisor.crew.close_descriptors()
         self._segment.close()
 
@@ -321,8 +329,10 @@ class Fabric(CoordinatorMessenger):
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         import asyncio
+        from concurrent.futures import ThreadPoolExecutor
 
-        await asyncio.to_thread(self.close, False if kind is not None else None)
+        with ThreadPoolExecutor(1) as own:  # the loop's own threads may all be waiting for replies of ours
+            await asyncio.get_running_loop().run_in_executor(own, self.close, False if kind is not None else None)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
@@ -334,6 +344,11 @@ class Fabric(CoordinatorMessenger):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._supervisor.slots)} workers, {self._directory.total:,} agents"
         return f"<Fabric: {state}>"
+
+
+def _run_aside(job: Callable[[], None]) -> None:
+    """Run what may take long in a thread of its own: futures do not wait for it."""
+    threading.Thread(target=job, name="fabric-request", daemon=True).start()
 
 
 def _call(method: "weakref.WeakMethod[Any]", *arguments: Any) -> None:

@@ -11,6 +11,7 @@ coordinator process                                fork server          worker k
 """
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -30,6 +31,7 @@ from fabric.segment import Segment
 from fabric.wire import receive_frame, send_frame
 
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv.pop().split(chr(31)); from fabric.workers.__main__ import main; main()"
+_log = logging.getLogger("fabric")
 _STATUS_PATIENCE = 1.0  # seconds that the exit status of a dead worker may take from the fork server
 
 
@@ -230,7 +232,10 @@ class Crew:
             for descriptor in watched:
                 poller.unregister(descriptor)
             for descriptor in ready:
-                watched[descriptor]()
+                try:
+                    watched[descriptor]()
+                except Exception:  # whatever it was: the other workers are to be watched on
+                    _log.exception("the supervisor thread goes on after")
 
     def _run_due(self) -> float | None:
         """Run what is due; return milliseconds until the next, None when there is none."""
@@ -284,13 +289,16 @@ class Crew:
         os.eventfd_write(self._bell, 1)
 
     def _ended(self, worker: Worker) -> None:
+        """Tell of a death; only then is the slot free, so that nobody starts another worker there meanwhile."""
         exitcode = self._exit_status(worker)
-        with self._changed:
-            del self._workers[worker.slot]
-            os.close(worker.pidfd)
-        self._on_death(Death(worker.slot, worker.pid, exitcode))
-        with self._changed:
-            self._changed.notify_all()
+        try:
+            self._on_death(Death(worker.slot, worker.pid, exitcode))
+        finally:
+            with self._changed:
+                if self._workers.get(worker.slot) == worker:
+                    del self._workers[worker.slot]
+                os.close(worker.pidfd)
+                self._changed.notify_all()
 
     def _exit_status(self, worker: Worker) -> int | None:
         process = self._spawned.pop(worker.pid, None)

@@ -67,7 +67,7 @@ class Directory:
             return len(self._mark(array("Q", [table[index] >> 32 << 32 | index for index in indexes]), LOST))
 
     def _mark(self, addresses: "array[int]", state: int) -> "array[int]":
-        found = array("Q", [address for address in addresses if self._slots[address & 0xFFFFFFFF]])
+        found = self.alive(addresses)  # a later generation at the same index is another agent
         slots = array("H", [self._slots[address & 0xFFFFFFFF] for address in found])
         self._peer.write_table(found, slots, state)
         for address, slot in zip(found, slots, strict=True):

@@ -163,6 +163,7 @@ class Batch:
     """Records of one kind, decoded: what a worker's loop has as a channel.Received."""
 
     lane = COORDINATOR
+    end = bytes = 0  # there is no lane: nothing is held back in it
 
     def __init__(self, records: list[Record], codec: Codec) -> None:
         self.records = records

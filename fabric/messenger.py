@@ -111,7 +111,8 @@ class CoordinatorMessenger:
         future: Future[Any] = Future()
         allow = self.config.allow_pickle
         entry = Promise(0, lambda value: settle(future, value, allow))
-        self._switchboard.promise(ref, body, wait, entry)
+        correlation = self._switchboard.promise(ref, body, wait, entry)
+        future.add_done_callback(lambda future: self._replies.forget(correlation) if future.cancelled() else None)
         self._replies.wake_pump()
         return future
 

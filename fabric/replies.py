@@ -12,7 +12,7 @@ word: two threads on one word lost wake-ups. The story of a hand-over:
      has put itself on the list.)
   3. The woken one tries for the lead. A newcomer may have it already: then it follows again. Or its own
      entry is done, or its time is up: then it wakes the next before it goes.
-  4. With no follower left, and futures outstanding, A wakes the pump.
+  4. Where no follower is left and futures are outstanding, the last one wakes the pump.
 Functions of users (callbacks of futures, on_error) run in the pump, never on another caller's thread.
 """
 
@@ -31,7 +31,6 @@ from fabric.ring import EINTR, MESSAGES, Peer
 
 _log = logging.getLogger("fabric")
 _LINGER = 0.5  # seconds that the pump stays without work: the next future then finds a running thread
-_LITTLE = 4096  # bytes that may stay uncommitted until the next look: no worker can wait for so few
 _LEAVING = 5.0  # seconds that a leader may take to see that the fabric is closed
 
 
@@ -46,6 +45,7 @@ class Replies:
         self._pending: dict[int, Entry] = {}
         self._tokens = itertools.count(1)
         self._followers: set[threading.Lock] = set()
+        self._awaited = 0  # reasons for which the leader sleeps
         self._wanted: collections.Counter[int] = collections.Counter()  # reasons of followers, by count
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
         self._jobs: collections.deque[Callable[[], None]] = collections.deque()
@@ -78,7 +78,7 @@ class Replies:
         while not entry.done:
             if self._lead.acquire(blocking=False):
                 try:
-                    in_time = self._lead_until(entry.is_done, MESSAGES, deadline)
+                    in_time = entry.done or self._lead_until(entry.is_done, MESSAGES, deadline)
                 finally:
                     self._leave()
             else:
@@ -143,12 +143,15 @@ class Replies:
 
     def wake_and_drain(self) -> None:
         """Drain what a worker sent although nobody here waits for it. Any thread."""
+        self._orders.append(_look)  # who leads and is about to leave looks once more for its sake
         self._peer.ring(self._peer.process)
         self.drain_if_free()
 
     def close(self, error: FabricError) -> None:
         """Fail what is still open, and end the pump."""
         with self._pump_guard:
+            if self._closed is not None:
+                return
             self._closed = error
             pump, self._pump = self._pump, None
         for entry in list(self._pending.values()):
@@ -186,8 +189,8 @@ class Replies:
                     return reached()
             for reason in list(self._wanted) if self._wanted else ():
                 reasons |= reason
-            if reasons != MESSAGES:
-                self._receiver.commit_now()  # quiet and room are seen by what is committed
+            self._awaited = reasons
+            self._receiver.commit_now()  # before we may sleep: others wait for room, or for quiet
             if wait(reasons, -1, seconds) == EINTR:
                 time.sleep(0)  # let Python run the signal's handler
             self._drain()
@@ -198,20 +201,21 @@ class Replies:
 
     def _leave(self) -> None:
         """Let go of the lead, and hand it on."""
+        self._awaited = 0
         self._lead.release()
-        if self._followers:
-            self._hand_on()
-        elif self._promised or self._jobs:
-            self._pump_bell.set()
+        self._hand_on()
         if self._orders:
             self.drain_if_free()
 
     def _hand_on(self) -> None:
-        """Wake somebody to lead, if nobody does. Who wakes up and is done already hands on in turn."""
-        if not self._lead.locked():
-            for lock in list(self._followers):
-                wake(lock)
-                break
+        """Wake somebody to lead, if nobody does: a follower, else the pump. Who is done already hands on in turn."""
+        if self._lead.locked():
+            return
+        for lock in list(self._followers):
+            wake(lock)
+            return
+        if self._promised or self._jobs:
+            self._pump_bell.set()
 
     def _drain(self) -> None:
         """Take all that lies in the lanes. The leader only."""
@@ -233,12 +237,9 @@ class Replies:
                     self._give_singly(received, finishes)
             else:
                 self._on_record(received)
-            if more or finishes or received.bytes > _LITTLE:
-                receiver.commit(received.lane, received.end)
-                for finish in finishes:
-                    self._later(finish)
-            else:
-                receiver.commit_at_next(received.lane, received.end)
+            receiver.commit_at_next(received.lane, received.end)
+            for finish in finishes:
+                self._later(finish)
 
     def _give(self, entry: Entry, token: int, replies: Replied, finishes: list[Callable[[], None]]) -> None:
         try:
@@ -286,9 +287,10 @@ class Replies:
         lock.acquire()
         self._wanted[reason] += 1
         self._followers.add(lock)
-        self._peer.ring(self._peer.process)  # the leader sleeps for other reasons: let it take in ours
+        if not reason & self._awaited:
+            self._peer.ring(self._peer.process)  # the leader sleeps for other reasons: let it take in ours
         try:
-            return self._sleep(lock, lambda: False, deadline)
+            return self._sleep(lock, lambda: self._closed is not None, deadline)
         finally:
             self._followers.discard(lock)
             self._wanted[reason] -= 1
@@ -297,8 +299,7 @@ class Replies:
             self._hand_on()
 
     def _sleep(self, lock: threading.Lock, done: Callable[[], bool], deadline: float | None) -> bool:
-        if self._lead.acquire(blocking=False):  # the leader left before it could see us on its list
-            self._lead.release()
+        if not self._lead.locked():  # the leader left before it could see us on its list
             return True
         if done():
             return True
@@ -307,7 +308,7 @@ class Replies:
             seconds = deadline - time.monotonic()
             if seconds <= 0:
                 return False
-        return lock.acquire(timeout=seconds)
+        return lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
     def _wake_followers(self) -> None:
         for lock in list(self._followers):
@@ -344,3 +345,7 @@ class Replies:
                 job()
             except Exception:
                 _log.exception("a callback raised")
+
+
+def _look() -> None:
+    """An order to do nothing but to have looked at the lanes."""

@@ -316,6 +316,10 @@ class Peer:
         if c is not None:
             lib.fab_peer_ring(c, process)
 
+    def lane_bytes(self, lane: int) -> int:
+        """Return the capacity of the lane to, and so of that from, the process at its other end."""
+        return 2 * (self.body_limit(lane) + HEADER_BYTES)
+
     def body_limit(self, lane: int) -> int:
         """Return the largest body that this lane takes."""
         return int(lib.fab_peer_body_limit(self.c, lane))
@@ -357,7 +361,7 @@ class Peer:
         """
         if seconds is None:
             return lib.fab_peer_wait(self.c, reasons, extra, _FOR_EVER)  # type: ignore[no-any-return]
-        return lib.fab_peer_wait(self.c, reasons, extra, max(0, int(seconds * 1e9)))  # type: ignore[no-any-return]
+        return lib.fab_peer_wait(self.c, reasons, extra, max(0, int(min(seconds, 1.0) * 1e9)))  # type: ignore[no-any-return]
 
     def arm(self, reasons: int) -> bool:
         """Say that we sleep; True: there is work, do not block. Call `disarm` afterwards in any case."""

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fabric.admission import Budget, admit, available_bytes, estimate
@@ -65,6 +65,7 @@ class Spawner:
         self._directory = directory
         self._messenger = weakref.ref(messenger)  # the supervisor thread holds us, and must not hold the fabric
         self._turn = threading.Lock()
+        self.resizing = threading.Lock()  # one change of the number of workers at a time
         self._next = 0
         self._orders: dict[int, list[SpawnOrder]] = {}
         self._orders_lock = threading.Lock()  # the supervisor thread reads them
@@ -232,6 +233,14 @@ class Spawner:
         half = len(positions) // 2
         yield from self._orders_for(recipe, first, addresses, positions[:half], slot)
         yield from self._orders_for(recipe, first, addresses, positions[half:], slot)
+
+    def retire(self, going: Sequence[int]) -> list[int]:
+        """Spawn no more into these slots; but if some have agents change nothing, and return those."""
+        with self._turn:
+            occupied = [slot for slot in going if self._directory.count(slot)]
+            if not occupied:
+                self.slots = tuple(slot for slot in self.slots if slot not in going)
+            return occupied
 
     def runs_once(self, address: int) -> bool:
         """Is a message to this agent handled once at the most (on_crash="fail")?"""

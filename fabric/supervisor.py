@@ -83,6 +83,7 @@ class Supervisor:
             self._progress[slot] = self._peer.progress(slot)
             with self._lock:
                 self._policies[slot] = RestartPolicy(self._config.max_restarts, self._config.restart_window)
+            self._switchboard.use(slot)
             self.crew.start(slot, [])
         self.crew.wait_started(wanted, _START_PATIENCE)
         spawner.slots = self.slots
@@ -178,6 +179,7 @@ class Supervisor:
             self._spawner.slots = self.slots
         _log.error("%s; given up (%s): its %d agents are lost", error, reason, lost)
         error.add_note(f"given up: {reason}")
+        self._switchboard.give_up(slot, error)  # before its lanes are emptied: nothing comes after that
         self._switchboard.replies.fail_all(slot, error)
         codec, bells = self._switchboard.codec, self.crew.bells
         empty_lanes(self._segment, slot, codec, bells, error, self._on_lost)

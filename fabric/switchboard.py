@@ -42,12 +42,22 @@ class Switchboard:
         lane_bytes = {slot: 2 * (sender.limit + 48) for slot, sender in self._senders.items()}
         self._windows = {slot: Window(lane_bytes[slot], target_queueing) for slot in workers}
 
-    def close(self, why: str) -> None:
-        """Refuse everything from now on."""
+    def close(self, why: str, in_child: bool = False) -> None:
+        """Refuse everything from now on; `in_child`: in a forked child, where no lock can be relied on."""
         self.closed = why
         self._table = _Closed()
         for sender in (*self._senders.values(), *self._control.values()):
-            sender.close(why)
+            (sender.refuse_in_child if in_child else sender.refuse)(ClosedError(why))
+
+    def give_up(self, slot: int, error: FabricError) -> None:
+        """Refuse what is still to be sent to a worker that is no more; who waits for room there is told."""
+        self._senders[slot].refuse(error)
+        self._control[slot].refuse(error)
+
+    def use(self, slot: int) -> None:
+        """Send to a slot that has a worker again."""
+        self._senders[slot].allow()
+        self._control[slot].allow()
 
     # Where agents are.
 

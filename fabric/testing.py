@@ -67,7 +67,7 @@ class InlineFabric(Fabric):
         self.identity = secrets.randbits(64)
         self._closed = False
         self._final = None
-        self._closing = threading.Lock()
+        self._closing, self._resizing = threading.Lock(), threading.Lock()
         codec = Codec(self.config.encoding, self.config.allow_pickle)
         lanes = Lanes(self.config, max_workers + 1)
         self._unasked = Unasked(self.config.allow_pickle, on_error, self._serve)

@@ -1,6 +1,7 @@
 """Take what workers send without being asked: reports of failed messages, and what agents want of us."""
 
 import collections
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ class Unasked:
         self._serve = serve
         self._letters: collections.deque[DeadLetter] = collections.deque(maxlen=_KEPT)
         self.later: Callable[[Callable[[], None]], None] | None = None
+        self.aside: Callable[[Callable[[], None]], None] | None = None  # for requests, which may take long
         self.count = 0
 
     @property
@@ -47,7 +49,9 @@ class Unasked:
             if received.kind == FAILURE and isinstance(body, ErrorInfo):
                 self.bury(sender, target, revive(body, self._allow_pickle))
             elif received.kind == REQUEST:
-                self._defer(self._serve, sender, correlation, body)
+                run = self.aside or self.later
+                assert run is not None
+                run(functools.partial(self._serve, sender, correlation, body))
 
     def bury(self, agent: int, sender: int, error: FabricError) -> None:
         """Keep a told message that could not be handled, and tell the user. Any thread."""

@@ -171,7 +171,9 @@ static inline int fab_peer_room_came(struct fab_peer *s) {
         struct fab_producer *p = &s->out[lane];
         uint64_t starved_at = atomic_load_explicit(&p->starved_at, memory_order_relaxed); /* own hint */
         /* W2b for room; not P2: nothing is written on the strength of this look */
-        if (starved_at != 0 && atomic_load_explicit(p->head, FAB_W2B) != starved_at - 1)
+        if (starved_at != 0 && atomic_load_explicit(p->head, FAB_W2B) != starved_at - 1 &&
+            atomic_compare_exchange_strong_explicit(&p->starved_at, &starved_at, 0, memory_order_relaxed,
+                                                    memory_order_relaxed)) /* seen: say it once */
             return 1;
     }
     return 0;

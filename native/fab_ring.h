@@ -173,9 +173,10 @@ static inline uint8_t *fab_producer_claim(struct fab_producer *p, uint64_t span)
     uint64_t pad = span > to_end ? to_end : 0;
     int starved = fab_producer_room(p, pad + span) < pad + span;
     /* relaxed: a hint to the thread that waits; it looks at the head itself */
-    atomic_store_explicit(&p->starved_at, starved ? p->head_seen + 1 : 0, memory_order_relaxed);
-    if (starved)
+    if (starved) {
+        atomic_store_explicit(&p->starved_at, p->head_seen + 1, memory_order_relaxed);
         return NULL;
+    }
     if (pad != 0) {
         uint32_t size = (uint32_t)pad;
         uint32_t kind = FAB_KIND_PAD;

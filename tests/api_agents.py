@@ -198,7 +198,7 @@ class Postponer(Agent):
             if value == "forward":
                 self.context.forward(self.ref, ("nothing", 0))
             self.context.reply_later().reply(2)
-        else:
+        elif what == "answer":
             while self.handles:
                 self.handles.pop(0).reply(value)
         return None
@@ -400,3 +400,13 @@ class Made(Agent):
 
     def on_message(self, body):
         return self.number if body == "number" else Made.made
+
+
+class Hop(Agent):
+    """Asks one of its peers, who does likewise, until the depth is 0; answers with the depth."""
+
+    max_concurrency = 10_000
+
+    async def on_message(self, body):
+        depth, peers = body
+        return 1 + await peers[depth % 2].ask_async((depth - 1, peers)) if depth else 0

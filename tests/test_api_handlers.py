@@ -2,7 +2,7 @@
 
 import pytest
 
-from fabric import AgentError, AgentNotFoundError, BackpressureError, FabricError, SpawnError
+from fabric import AgentError, AgentNotFoundError, BackpressureError, Fabric, FabricError, SpawnError
 from tests.agents import Counter, Echo, Gate, Recorder, Relay
 from tests.api_agents import (
     Alarm,
@@ -12,6 +12,7 @@ from tests.api_agents import (
     Batcher,
     Chained,
     Forwarder,
+    Hop,
     Made,
     Overlapping,
     Picky,
@@ -390,3 +391,11 @@ def test_a_full_lane_refuses_whoever_does_not_wait(kind, tmp_path):
         (tmp_path / "open").touch()
 
         assert gates[1].ask("count", timeout=PATIENCE) == sent
+
+
+def test_coroutines_that_ask_each_other_need_no_more_room_than_the_lanes_have(kind):
+    with kind(workers=2) as fab:
+        hops = fab.spawn_batch(Hop, 2)
+        chains = 1_000 if kind is Fabric else 50
+        replies = fab.ask_many([hops[0]] * chains, [(8, list(hops))] * chains, timeout=60)
+        assert replies == [8] * chains

@@ -124,3 +124,22 @@ def test_closing_ends_the_waits_of_other_threads(tmp_path):
                 pass
             fab.close(drain=False)
             assert [type(wait.exception(timeout=PATIENCE)) for wait in waits] == [ClosedError] * 4
+
+
+def test_a_future_is_not_forgotten_when_threads_hand_the_lead_to_each_other(fab):
+    echoes = fab.spawn_batch(Echo, 8)
+    stop = threading.Event()
+
+    def ask_on_and_off(thread):
+        while not stop.is_set():
+            echoes[thread].ask(thread, timeout=PATIENCE)
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask_on_and_off, thread) for thread in range(2)]
+        try:
+            for i in range(500):
+                assert echoes[7].submit(i).result(timeout=PATIENCE) == i
+        finally:
+            stop.set()
+        for thread in asking:
+            thread.result(timeout=PATIENCE)

@@ -32,6 +32,19 @@ class _Refuser:
         raise body.error
 
 
+class _OneByOne:
+    """Stands for an agent with on_batch where messages are handled one at a time."""
+
+    __slots__ = ("_host", "agent")
+
+    def __init__(self, host: "Host", agent: Any) -> None:
+        self._host = host
+        self.agent = agent
+
+    def on_message(self, body: Any) -> Any:
+        return self._host._run_batch(self.agent, [body])[0]
+
+
 class Host(WorkerMessenger):
     """The agents of one worker."""
 
@@ -60,7 +73,7 @@ class Host(WorkerMessenger):
 
     def handle_one(self) -> int:
         """Handle a batch of one: as `handle`, with nothing to set up. An ask at a time is made of this."""
-        if self._batchers:
+        if self._batchers and not self._once:
             return self.handle(0)
         if self.deferred:
             self.deferred.clear()
@@ -80,7 +93,7 @@ class Host(WorkerMessenger):
         an index in `deferred` are not replies.
         """
         self.deferred.clear()
-        if self._batchers:
+        if self._batchers and not self._once:  # at most once means one at a time
             return self._handle_grouped()
         values = self.values = []
         append, agents, cursor, clock = values.append, self._agents, self.cursor, time.perf_counter_ns
@@ -155,7 +168,7 @@ class Host(WorkerMessenger):
     @property
     def busy_coroutines(self) -> bool:
         """Is a coroutine of some agent in hand?"""
-        return any(not mailbox.idle for mailbox in self.mailboxes.values())
+        return self.in_hand > 0
 
     def _handle_grouped(self) -> int:
         """Handle a whole batch where some agents take theirs together."""
@@ -226,6 +239,7 @@ class Host(WorkerMessenger):
         receiver: Any = agent
         if hasattr(agent, "on_batch"):
             self._batchers[address] = agent
+            receiver = _OneByOne(self, agent)
         elif inspect.iscoroutinefunction(agent.on_message):
             from fabric.workers.mailbox import Mailbox  # brings asyncio, which most workers never need
 
@@ -249,11 +263,11 @@ class Host(WorkerMessenger):
     def _remove(self, address: int) -> Agent | None:
         """Let go of an agent, if it is here, and return it. Its coroutines are cancelled, and end soon."""
         receiver = self._agents.pop(address, None)
-        self._batchers.pop(address, None)
+        batcher = self._batchers.pop(address, None)
         self._once.discard(address)
         self.json_choices.pop(address, None)
         mailbox = self.mailboxes.get(address)
         if mailbox is None or receiver is None:
-            return receiver  # type: ignore[no-any-return]
+            return batcher or receiver  # type: ignore[no-any-return]
         mailbox.cancel(lambda: self.mailboxes.pop(address, None))
         return mailbox.agent  # type: ignore[no-any-return]

@@ -5,18 +5,23 @@ in any order, while the worker goes on reading; the lane's head stays in front o
 
     lane   | done | done | in hand: 2 | done | in hand: 1 |
                          ^ head may move up to here
+
+Half a lane may be held back so. Beyond that the oldest are committed all the same: coroutines that ask each
+other across workers wait for messages that need the room. Those would not be handled again after a crash.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 
 class Stretch:
     """Part of a lane, up to `end`, with `in_hand` messages that are not done."""
 
-    __slots__ = ("end", "in_hand", "lane")
+    __slots__ = ("begin", "end", "in_hand", "lane")
 
-    def __init__(self, lane: int, end: int = 0) -> None:
+    def __init__(self, lane: int, end: int = 0, begin: int | None = None) -> None:
         self.lane = lane
+        self.begin = begin
         self.end = end
         self.in_hand = 0
 
@@ -24,8 +29,11 @@ class Stretch:
 class Ledger:
     """Stretches in hand, by lane."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_held: Callable[[int], int] = lambda lane: 2**62) -> None:
+        """`most_held(lane)` is how many bytes of a lane may be held back: beyond that its sender would stand still."""
         self._lanes: dict[int, deque[Stretch]] = {}
+        self._most_held = most_held
+        self._committed: dict[int, int] = {}
 
     def read(self, lane: int, end: int, stretch: Stretch | None = None) -> int | None:
         """Note that a lane was handled up to `end`, save what `stretch` has in hand.
@@ -37,10 +45,18 @@ class Ledger:
             if stretch is None or stretch.in_hand == 0:
                 return end
             waiting = self._lanes[lane] = deque()
+            self._committed[lane] = end if stretch.begin is None else stretch.begin
         stretch = stretch or Stretch(lane)
         stretch.end = end
         waiting.append(stretch)
-        return None
+        return self._let_go(lane, waiting, end)
+
+    def _let_go(self, lane: int, waiting: "deque[Stretch]", end: int) -> int | None:
+        """Commit the oldest in spite of what is in hand, if too much of the lane is held back."""
+        released = None
+        while len(waiting) > 1 and end - self._committed[lane] > self._most_held(lane):
+            released = self._committed[lane] = waiting.popleft().end
+        return released
 
     def done(self, stretch: Stretch) -> int | None:
         """Note that one message of a stretch is done; return what to commit in its lane, None for nothing."""
@@ -48,7 +64,7 @@ class Ledger:
         waiting = self._lanes.get(stretch.lane)
         end = None
         while waiting and waiting[0].in_hand == 0:
-            end = waiting.popleft().end
+            end = self._committed[stretch.lane] = waiting.popleft().end
         return end
 
     @property

@@ -58,7 +58,7 @@ class Loop:
         self._publisher = publisher
         self._counters = counters
         self._closing = closing  # one word of the coordinator's: 1 when we are to leave at once
-        self._ledger = Ledger()
+        self._ledger = Ledger(lambda lane: peer.lane_bytes(lane) // 2)
         self._leaving = False
         self._skips: list[SkipOrder] = []
         self._handlers = {MESSAGE: self._messages, REPLY: self._replies}

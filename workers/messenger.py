@@ -56,6 +56,7 @@ class WorkerMessenger:
         self.finished: list[Ticket] = []  # of coroutines; the loop commits them when their replies are out
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
         self.errors = 0
+        self.in_hand = 0  # messages that coroutines have not finished
         self.clock = time.monotonic  # what tell_later goes by
         self.timers: list[tuple[float, int, _Send]] = []
         self.json_choices: dict[int, bool | None] = {}  # by address, of agents whose class has one
@@ -91,11 +92,12 @@ class WorkerMessenger:
     def take_in_hand(self) -> Ticket:
         """Take the message in hand over for a coroutine: it is done and answered when that is."""
         if self.stretch is None:
-            self.stretch = Stretch(self._received.lane)
+            self.stretch = Stretch(self._received.lane, begin=self._received.end - self._received.bytes)
         ticket = self.ticket_in_hand()
         assert ticket is not None
         self.deferred[self.index] = ticket
         self.stretch.in_hand += 1
+        self.in_hand += 1
         return ticket
 
     def defer(self) -> Ticket:
@@ -122,6 +124,7 @@ class WorkerMessenger:
         if not ticket.answered and (not ticket.deferred or isinstance(value, ErrorInfo)):
             self.answer(ticket, value)
         self.finished.append(ticket)
+        self.in_hand -= 1
         self._woken()
 
     def forward(self, ref: AgentRef, body: Any) -> None:

@@ -114,7 +114,8 @@ static void a_lane_fills_exactly_to_its_capacity(void) {
         CHECK_EQ(put(l, KIND, 64, 0), 0); /* read is not handed back */
         CHECK_EQ(fab_consumer_commit(&l->c, l->cols.end), 1);
         CHECK_EQ(put(l, KIND, 64, 0), 1);
-        CHECK_EQ(atomic_load(&l->p.starved_at), 0);
+        /* what did not fit is still remembered: only who waits for it, and sees the head move, forgets it */
+        CHECK(atomic_load(&l->p.starved_at) != 0);
         lane_free(l);
     }
 }
