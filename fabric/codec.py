@@ -335,7 +335,8 @@ def _description(dtype: Any) -> bytes | None:
         return None
     try:
         text = dtype.str if dtype.names is None else repr(numpy.lib.format.dtype_to_descr(dtype))
-        return text.encode() if _described(text) == dtype else None
+        returned = _described(text)
+        return text.encode() if returned == dtype and returned.type is dtype.type else None
     except Exception:  # fields that overlap, or are out of order
         return None
 

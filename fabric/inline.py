@@ -158,6 +158,8 @@ class Turns:
         Raises:
             FabricError: called in a handler; or there is no deadline, and the wait would never end.
         """
+        if self._inside:
+            raise FabricError(NO_WAITING)
         while not reached():
             if not self.step() and not self._wait_outside(deadline):
                 if deadline is None:

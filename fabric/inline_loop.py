@@ -15,9 +15,11 @@ class _Watch(selectors.DefaultSelector):
         self.patience = 0.0
         self.sleep: float | None = 0.0  # how long the loop would sleep now: None is until something comes
         self.progress = False
-        self.stop: Callable[[], None] = lambda: None
+        self.stop: Callable[[], None] | None = None  # while passes are run one at a time
 
     def select(self, timeout: float | None = None) -> Any:
+        if self.stop is None:
+            return super().select(timeout)
         self.sleep = timeout
         self.stop()
         events = super().select(self.patience if timeout is None else min(timeout, self.patience))
@@ -36,8 +38,18 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         """Run what is ready, after up to `patience` seconds of waiting for it. False: nothing was."""
         self._watch.patience = patience
         self._watch.stop = self.stop
-        self.run_forever()
+        try:
+            self.run_forever()
+        finally:
+            self._watch.stop = None
         return self._watch.progress
+
+    def close(self) -> None:
+        """End what coroutines have left behind (generators, threads), then close."""
+        if not self.is_closed() and running_loop() is None:
+            self.run_until_complete(self.shutdown_asyncgens())
+            self.run_until_complete(self.shutdown_default_executor())
+        super().close()
 
     @property
     def sleep(self) -> float | None:

@@ -230,4 +230,5 @@ class _Future(Future[Any]):
         return super().exception(0)
 
     def _work(self, timeout: float | None) -> None:
-        self._turns.until(self.done, None if timeout is None else time.monotonic() + timeout)
+        if not self.done():
+            self._turns.until(self.done, None if timeout is None else time.monotonic() + timeout)

@@ -123,8 +123,9 @@ def test_an_array_arrives_whole_in_memory_of_its_own(array):
         np.zeros(2, {"names": ["a", "b"], "formats": ["i4", "i2"], "offsets": [0, 2]}),
         np.ma.masked_array([1, 2], [True, False]),
         np.zeros(2, "i4").view(np.recarray),
+        np.zeros(2, np.dtype((np.record, [("a", "i4")]))),
     ],
-    ids=["object", "object field", "V0", "no fields", "out of order", "overlapping", "masked", "recarray"],
+    ids=["object", "object field", "V0", "no fields", "out of order", "overlapping", "masked", "recarray", "record"],
 )
 def test_arrays_that_raw_data_cannot_say_go_by_pickle(array):
     encoding, data = CODEC.encode(array)
@@ -132,6 +133,7 @@ def test_arrays_that_raw_data_cannot_say_go_by_pickle(array):
     assert encoding == PICKLE
     assert type(CODEC.decode(encoding, data)) is type(array)
     assert CODEC.decode(encoding, data).tolist() == array.tolist()
+    assert CODEC.decode(encoding, data).dtype.type is array.dtype.type
     with pytest.raises(EncodingError):
         JSON_CODEC.encode(array)
 

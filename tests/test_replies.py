@@ -158,11 +158,14 @@ def test_many_threads_that_ask_at_once_each_get_their_own(world):
         return wrong
 
     results = [world.start(ask) for _ in range(6)]
-    worker = threading.Thread(target=work)
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
-    world.join()
-    stop.set()
-    worker.join(PATIENCE)
+    try:
+        world.join()
+    finally:
+        stop.set()
+        asked.clear()
+        worker.join(PATIENCE)
 
     assert results == [[0]] * 6
     assert (world.replies.outstanding, world.replies.late) == (0, 0)
