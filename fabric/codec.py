@@ -6,6 +6,7 @@ Nothing is unpickled where pickles are not allowed, and RAW, JSON and NDARRAY ne
 """
 
 import functools
+import itertools
 import pickle
 import struct
 import sys
@@ -29,6 +30,7 @@ _STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class 
 _ARRAY_HEAD = struct.Struct("<BBHI")  # dimensions, Fortran order, 0, bytes of the dtype's description
 _ARRAY_ALIGN = 16
 _MOST_BYTES = 2**32 - 1  # that a size in a batch can say
+_OWN_ENCODINGS = {bytes, type(None), ErrorInfo}
 _TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
 
 
@@ -96,6 +98,10 @@ class Codec:
             return joined(RAW, None, bodies)
         if kinds == {type(None)}:
             return Encoded(NONE, None, 0, b"")
+        if self.allow_pickle and not (self._json if json is None else json) and kinds.isdisjoint(_not_pickled()):
+            pickled = _pickle_many(bodies)
+            if pickled is not None:
+                return pickled
         pairs = []
         try:
             for body in bodies:
@@ -150,7 +156,7 @@ class Codec:
         decoder = self._decoders.get(encoding)
         if decoder is not None:
             try:
-                return [decoder(part) for part in parts]
+                return list(map(decoder, parts))
             except Exception:  # find out which, below
                 pass
         return [self.decode_or_mark(encoding, part) for part in parts]
@@ -253,6 +259,21 @@ def dump_pickle(body: Any) -> bytes:
         return bytes(cloudpickle.dumps(body, 5))
     except Exception as error:
         raise EncodingError(f"{type(body).__name__} cannot be pickled: {type(error).__name__}: {error}") from error
+
+
+def _pickle_many(bodies: Sequence[Any]) -> Encoded | None:
+    """Pickle a batch in one go. None: some body needs `dump_pickle`, which knows what to do or to say."""
+    try:
+        encoded = joined(PICKLE, None, list(map(pickle.dumps, bodies, itertools.repeat(5))))
+    except Exception:
+        return None
+    return None if _STACK_GLOBAL in encoded.blob and b"__main__" in encoded.blob else encoded
+
+
+def _not_pickled() -> set[type]:
+    """Return the types that have encodings of their own."""
+    numpy = sys.modules.get("numpy")
+    return _OWN_ENCODINGS if numpy is None else _OWN_ENCODINGS | {numpy.ndarray}
 
 
 def joined(encoding: int, encodings: bytes | None, blobs: Sequence[bytes]) -> Encoded:
