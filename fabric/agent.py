@@ -5,6 +5,7 @@ reference does is done by the Messenger of the process that holds it: the Fabric
 host in a worker. So an agent that received a reference sends from its own worker, straight to the other.
 """
 
+import inspect
 import threading
 import weakref
 from array import array
@@ -59,6 +60,9 @@ class Agent:
     `async def`; the agent then takes its next message when the coroutine is done, or, with
     `max_concurrency` above 1, has that many in hand at once. Where there is an `on_batch(bodies)` it is
     called instead, with all messages that arrived together, and returns one reply for each.
+
+    With `snapshot()`, which returns its state (anything picklable), and `restore(state)` an agent goes on
+    after a crash of its worker with the state it had: it is made again, on_start runs, then restore.
 
     `encoding = "json"` as a class attribute selects JSON for messages to this class and its replies.
 
@@ -295,6 +299,16 @@ def check_agent_class(kind: Any) -> None:
         raise ValueError(f'{kind.__name__}.encoding is {kind.encoding!r}; it may be "json" or "pickle"')
     if not isinstance(kind.max_concurrency, int) or kind.max_concurrency < 1:
         raise ValueError(f"{kind.__name__}.max_concurrency is {kind.max_concurrency!r}; it may be 1 or more")
+    for name in ("on_start", "on_stop", "on_batch", "snapshot", "restore"):
+        if inspect.iscoroutinefunction(getattr(kind, name, None)):
+            raise TypeError(f"{kind.__name__}.{name} is an async def, which nobody would await: only on_message may be")
+    if hasattr(kind, "snapshot") != hasattr(kind, "restore"):
+        raise TypeError(f"{kind.__name__} has only one of snapshot() and restore(state): its state is kept with both")
+    if hasattr(kind, "snapshot") and kind.max_concurrency > 1:
+        raise ValueError(
+            f"{kind.__name__} has snapshot() and max_concurrency={kind.max_concurrency}: with several messages in hand "
+            "there is no moment at which its state belongs to a position"
+        )
 
 
 def prefers_json(kind: type[Agent]) -> bool | None:

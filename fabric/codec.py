@@ -30,7 +30,7 @@ _STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class 
 _ARRAY_HEAD = struct.Struct("<BBHI")  # dimensions, Fortran order, 0, bytes of the dtype's description
 _ARRAY_ALIGN = 16
 _MOST_BYTES = 2**32 - 1  # that a size in a batch can say
-_OWN_ENCODINGS = {bytes, type(None), ErrorInfo}
+_OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo}
 _TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
 
 
@@ -270,7 +270,7 @@ def _pickle_many(bodies: Sequence[Any]) -> Encoded | None:
     return None if _STACK_GLOBAL in encoded.blob and b"__main__" in encoded.blob else encoded
 
 
-def _not_pickled() -> set[type]:
+def _not_pickled() -> "set[type[Any]]":
     """Return the types that have encodings of their own."""
     numpy = sys.modules.get("numpy")
     return _OWN_ENCODINGS if numpy is None else _OWN_ENCODINGS | {numpy.ndarray}

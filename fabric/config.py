@@ -39,6 +39,7 @@ class FabricConfig:
     peer_lane_bytes: int = 256 * _KIB  # worker to worker, a power of two
     control_lane_bytes: int = 64 * _KIB  # stop, cancel, ping: a power of two
     outbox_bytes: int = 8 * _MIB  # what a worker's handlers sent and no lane had room for, a power of two
+    journal_bytes: int = 16 * _MIB  # a worker's snapshots, and messages since; a power of two
     arena_bytes: int = 1024 * _MIB  # payloads too large for a lane, whole pages; 0 for none
     max_agents: int = 2**21
 
@@ -55,6 +56,7 @@ class FabricConfig:
 
     # Failures.
     on_crash: Literal["retry", "fail"] = "retry"
+    snapshot_every: float = 1000  # agents with snapshot(): after so many messages (int), or seconds (float)
     max_restarts: int = 3  # without progress, within restart_window; one more gives the worker up
     restart_window: float = 5.0
     max_attempts: int = 3  # workers that one message may kill
@@ -230,6 +232,7 @@ _CHECKS: dict[str, _Check] = {
     "peer_lane_bytes": _power_of_two(16 * _KIB),
     "control_lane_bytes": _power_of_two(16 * _KIB),
     "outbox_bytes": _power_of_two(64 * _KIB),
+    "journal_bytes": _power_of_two(64 * _KIB),
     "arena_bytes": _PAGES,
     "max_agents": _whole(1, 2**31),
     "batch_size": _whole(1, 1024),
@@ -240,6 +243,12 @@ _CHECKS: dict[str, _Check] = {
     "encoding": _one_of("pickle", "json"),
     "allow_pickle": _FLAG,
     "on_crash": _one_of("retry", "fail"),
+    "snapshot_every": _rule(
+        (int, float),
+        "messages (a whole number, 1 or more) or seconds (a float over 0)",
+        lambda value: math.isfinite(value) and value > 0,
+        "choose 1000 for each thousandth message, 5.0 for each 5 s",
+    ),
     "max_restarts": _whole(0),
     "restart_window": _seconds(),
     "max_attempts": _whole(1),

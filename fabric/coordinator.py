@@ -6,6 +6,7 @@ Fabric ──▶ Spawner ──▶ Switchboard ──▶ lanes ──▶ workers
 """
 
 import errno
+import functools
 import logging
 import os
 import threading
@@ -26,7 +27,7 @@ from fabric.messages import COORDINATOR, DeadLetter
 from fabric.messenger import CoordinatorMessenger
 from fabric.replies import Replies
 from fabric.segment import Segment
-from fabric.spawning import Spawner
+from fabric.spawning import Care, Spawner
 from fabric.statistics import Statistics, worker_statistics
 from fabric.supervisor import Supervisor
 from fabric.switchboard import Switchboard
@@ -103,7 +104,8 @@ class Fabric(CoordinatorMessenger):
         self._replies = Replies(self._peer, Receiver(self._segment, self._peer, codec), self._unasked.take)
         self._unasked.later = self._replies.run_later
         self._unasked.aside = _run_aside
-        self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing)
+        handled_of = functools.partial(self._segment.handled_of, lane=COORDINATOR)
+        self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing, handled_of)
         self._directory = Directory(self._peer, self.config.max_agents)
         self._supervisor = Supervisor(
             self.config, self._segment, self._switchboard, self._directory, self._unasked.bury
@@ -132,6 +134,7 @@ class Fabric(CoordinatorMessenger):
         placement: Literal["round_robin", "least_loaded", "hash"] | int = "round_robin",
         keys: Iterable[Any] | None = None,
         on_crash: Literal["retry", "fail"] | None = None,
+        snapshot_every: float | None = None,
         **init: Any,
     ) -> AgentGroup:
         """Make `count` agents of a class, in parallel on the workers, and return the group.
@@ -140,15 +143,17 @@ class Fabric(CoordinatorMessenger):
         `kwargs`. `each` maps a constructor argument to one value an agent. With `name="clerk"` the agents
         are called clerk-0, clerk-1, ... `placement="hash"` places by `keys`, one an agent. With
         `on_crash="fail"` a message that was running when its worker died is not run again: its sender gets
-        a WorkerLostError; with "retry" it is, up to `max_attempts` times.
+        a WorkerLostError; with "retry" it is, up to `max_attempts` times. Agents with snapshot() and
+        restore() go on after a crash with the state they had: `snapshot_every` is how many messages (an
+        int) or seconds (a float) may have to be handled again for that.
 
         Raises:
             SpawnError: no room for so many (nothing was started), or some could not be made (the others
                 were stopped again); `failures` says which and why.
             TypeError, ValueError: the arguments are wrong.
         """
-        once = self._runs_once(on_crash)
-        recipe = self._spawner.recipe(kind, count, each, args, {**(kwargs or {}), **init}, placement, keys, once)
+        care = self._care(kind, on_crash, snapshot_every)
+        recipe = self._spawner.recipe(kind, count, each, args, {**(kwargs or {}), **init}, placement, keys, care)
         self._switchboard.check_open()
         return self._spawner.spawn(recipe, count, name)
 
@@ -167,6 +172,7 @@ class Fabric(CoordinatorMessenger):
         placement: Literal["round_robin", "least_loaded", "hash"] | int = "round_robin",
         keys: Iterable[Any] | None = None,
         on_crash: Literal["retry", "fail"] | None = None,
+        snapshot_every: float | None = None,
         **init: Any,
     ) -> Iterator[Any]:
         """Make agents in waves of `wave_size`, one Wave at a time; iterate over it.
@@ -179,8 +185,8 @@ class Fabric(CoordinatorMessenger):
             TypeError, ValueError, SpawnError: as spawn_batch; raised here, before the first wave, where
                 it concerns the arguments.
         """
-        once = self._runs_once(on_crash)
-        recipe = self._spawner.recipe(kind, count, each, args, {**(kwargs or {}), **init}, placement, keys, once)
+        care = self._care(kind, on_crash, snapshot_every)
+        recipe = self._spawner.recipe(kind, count, each, args, {**(kwargs or {}), **init}, placement, keys, care)
         self._switchboard.check_open()
         return iter(Waves(self._spawner, recipe, count, wave_size, interval, on_failure, progress))
 
@@ -200,10 +206,16 @@ class Fabric(CoordinatorMessenger):
         address = self._directory.find(name)
         return None if address is None else AgentRef(self, address, None, name)
 
-    def _runs_once(self, on_crash: str | None) -> bool:
+    def _care(self, kind: type[Agent], on_crash: str | None, snapshot_every: float | None) -> Care:
         if on_crash not in (None, "retry", "fail"):
             raise ValueError(f'on_crash={on_crash!r} must be "retry" (at least once) or "fail" (at most once)')
-        return (on_crash or self.config.on_crash) == "fail"
+        has = hasattr(kind, "snapshot")
+        if snapshot_every is not None:
+            self.config.replace(snapshot_every=snapshot_every)  # checks it
+            if not has:
+                raise ValueError(f"snapshot_every={snapshot_every!r}: {kind.__name__} has no snapshot() and restore()")
+        once = (on_crash or self.config.on_crash) == "fail"
+        return Care(once, (snapshot_every or self.config.snapshot_every) if has else 0)
 
     # Watching.
 

@@ -19,3 +19,6 @@ LOST = 20  # messages to agents that had stopped meanwhile
 LATE_REPLIES = 21  # replies that nobody waits for any more
 DROPPED_BYTES = 22  # bytes in lanes that could not be records
 STARTED_NS = 23  # monotonic clock
+SNAPSHOTS = 24  # taken of agents
+REPLAYED = 25  # messages handled again after a crash for the state of their agents
+REDELIVERED = 26  # messages behind the head when a successor began: handled again

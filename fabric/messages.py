@@ -62,6 +62,7 @@ class SpawnOrder(NamedTuple):
     recipe: bytes
     each: dict[str, list[Any]] | None  # further keyword arguments, one value an agent
     once: bool = False  # on_crash="fail": a message that was begun is not begun again
+    keep: float = 0  # snapshot_every: messages (int) or seconds (float); 0: the agents have no snapshots
 
 
 class SpawnReport(NamedTuple):

@@ -9,7 +9,7 @@ import os
 import struct
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from fabric._native import ffi, lib
 from fabric.errors import FabricError, LayoutError, MessageTooLargeError
@@ -25,6 +25,9 @@ STOPPED: int = lib.FAB_AGENT_STOPPED
 LOST: int = lib.FAB_AGENT_LOST
 
 HEADER_BYTES: int = ffi.sizeof("struct fab_record")
+OUTBOX_LANE = -1  # stands for a worker's outbox where a lane is meant
+RUN = 16  # kind of record in a journal: records of a lane, as they lay there
+_STRAY = 2
 MOST_BYTES = 2**32 - 1  # that the size of a record can say
 LINE_BYTES = 128
 TABLE_OFFSET = 4096
@@ -45,6 +48,15 @@ def _check(rc: int) -> int:
     if rc >= 0:
         return rc
     raise FabricError(f"the C core refused the call: {os.strerror(-rc)}")
+
+
+class Stray(NamedTuple):
+    """A record in an outbox that nobody can get; kind 0: it was no record."""
+
+    kind: int
+    target: int
+    sender: int
+    correlation: int
 
 
 class Layout:
@@ -116,6 +128,16 @@ class Layout:
     def heads_offset(self) -> int:
         """Where the heads of a process's incoming lanes begin in its block."""
         return int(lib.fab_heads_offset())
+
+    @property
+    def begun_offset(self) -> int:
+        """Where the words `begun`, one a lane, and then the words `handled` begin in a process's block."""
+        return int(lib.fab_begun_offset(self.header))
+
+    def journal_range(self, process: int) -> tuple[int, int]:
+        """Return (offset in the segment, bytes) of the data of a worker's journal."""
+        offset = self.block_offset(process) + int(lib.fab_journal_offset(self.header, process))
+        return offset, int(self.header.journal_bytes)
 
     def lane_range(self, producer: int, lane: int) -> tuple[int, int]:
         """Return (offset in the segment, bytes) of the data of one of `producer`'s lanes."""
@@ -258,6 +280,11 @@ class Batch:
             rc = lib.fab_peer_outbox_batch(peer.c, self._c, self._done, self._offset)
         return self._advanced(rc, peer, 0)
 
+    def put_in_journal(self, peer: "Peer") -> bool:
+        """Write and publish to this worker's own journal. True: all are in; a record too large counts as no room."""
+        lib.fab_peer_journal_batch(peer.c, self._c, self._done, self._offset)
+        return bool(self._done[0] == self.count)
+
     def _advanced(self, rc: int, peer: "Peer", lane: int) -> bool:
         if rc < 0:
             sizes = self._c.sizes
@@ -293,7 +320,7 @@ class Peer:
         _check(lib.fab_peer_init(self.c, layout.header, process, base, own_block))
         self.table = memoryview(whole)[TABLE_OFFSET : TABLE_OFFSET + 8 * layout.max_agents].cast("Q")
         self._head = ffi.new("uint64_t *")
-        self._lost = ffi.new("uint64_t *")
+        self._stray = ffi.new("struct fab_record *")
 
     def close(self) -> None:
         """Let go of the mappings. Nothing can be called afterwards; what is under way in C ends well."""
@@ -383,10 +410,49 @@ class Peer:
         """Return how many bytes of records the outbox takes for certain."""
         return int(lib.fab_peer_outbox_room(self.c))
 
-    def flush_outbox(self) -> tuple[bool, int]:
-        """Move what fits from the outbox to the lanes; return (is it empty, messages to the dead)."""
-        self._lost[0] = 0
-        return bool(lib.fab_peer_outbox_flush(self.c, self._lost)), int(self._lost[0])
+    def flush_outbox(self) -> tuple[bool, list[Stray]]:
+        """Move what fits from the outbox to the lanes; return (is it empty, what nobody can get)."""
+        strays: list[Stray] = []
+        while (rc := lib.fab_peer_outbox_flush(self.c, self._stray)) == _STRAY:
+            stray = self._stray[0]
+            strays.append(Stray(stray.kind, stray.target, stray.sender, stray.correlation))
+        return bool(rc), strays
+
+    def resume(self, lane: int, end: int) -> None:
+        """Step over what a dead predecessor has handled; counters before the head or beyond the tail are refused."""
+        lib.fab_peer_adopt(self.c, lane, end)
+
+    def resume_outbox(self) -> None:
+        """Take up the outbox of a dead predecessor; before the first flush."""
+        lib.fab_peer_outbox_resume(self.c)
+
+    def tail(self, lane: int) -> int:
+        """Return how far one of our lanes is written; OUTBOX_LANE stands for the outbox."""
+        return int(lib.fab_peer_outbox_tail(self.c) if lane == OUTBOX_LANE else lib.fab_peer_tail(self.c, lane))
+
+    def room(self, lane: int) -> int:
+        """Return how many bytes one of our lanes has room for; padding at its end comes off that."""
+        return int(lib.fab_peer_room(self.c, lane))
+
+    def journal_run(self, lane: int, begin: int, end: int) -> bool:
+        """Copy a run of records that was received from a lane into the journal. False: there is no room."""
+        return bool(lib.fab_peer_journal_run(self.c, lane, begin, end) == 1)
+
+    def journal_room(self) -> int:
+        """Return how many bytes the journal has room for; padding at its end comes off that."""
+        return int(lib.fab_peer_journal_room(self.c))
+
+    def journal_tail(self) -> int:
+        """Return how far the journal is written."""
+        return int(lib.fab_peer_journal_tail(self.c))
+
+    def journal_peek(self, columns: Columns) -> int:
+        """Read on in the journal; return how many records of one kind are in the columns, 0 at its end."""
+        return int(lib.fab_peer_journal_peek(self.c, columns.raw))
+
+    def journal_forget(self, end: int) -> None:
+        """Give up what was written to the journal before this counter."""
+        lib.fab_peer_journal_forget(self.c, end)
 
     def route(self, addresses: "array[int]") -> "tuple[int, array[int]]":
         """Return (how many of the first are alive, slot of each of those)."""

@@ -46,6 +46,9 @@ def empty_lanes(
                 elif back not in (COORDINATOR, slot):
                     Sender(peer, back).send_one(REPLY | encoding << 16, sender, correlation, body, target)
         receiver.commit(received.lane, received.end)
-    peer.flush_outbox()
+    peer.resume_outbox()
+    for stray in peer.flush_outbox()[1]:
+        if stray.kind == MESSAGE and stray.correlation == 0:
+            report(stray.target, stray.sender, error)
     peer.arm(MESSAGES)  # the dead are not awake: nobody spins less on their account
     return taken

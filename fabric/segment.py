@@ -56,6 +56,7 @@ class Segment:
                 "peer_lane_bytes": config.peer_lane_bytes,
                 "control_lane_bytes": config.control_lane_bytes,
                 "outbox_bytes": config.outbox_bytes,
+                "journal_bytes": config.journal_bytes,
                 "arena_bytes": config.arena_bytes,
                 "max_agents": config.max_agents + 1,  # word 0 is the coordinator
                 "identity": secrets.randbits(64),
@@ -113,6 +114,24 @@ class Segment:
     def cursor(self) -> memoryview:
         """This worker's cursor line, writable: 16 words of 64 bits."""
         return self._own_words(LINE_BYTES, 16)
+
+    def begun(self) -> memoryview:
+        """This worker's word for each lane: how far it was handed to agents that take a message at most once."""
+        return self._own_words(self.layout.begun_offset, self.layout.processes)
+
+    def handled(self) -> memoryview:
+        """This worker's word for each lane: how far it is handled, where something holds back the commit."""
+        return self._own_words(self.layout.begun_offset + 8 * self.layout.processes, self.layout.processes)
+
+    def handled_of(self, process: int, lane: int) -> int:
+        """How far a process has handled one of its incoming lanes, as far as it says so: see `handled`."""
+        words = self.layout.block_offset(process) + self.layout.begun_offset + 8 * self.layout.processes
+        return memoryview(self.whole)[words + 8 * lane : words + 8 * lane + 8].cast("Q")[0]
+
+    def journal_data(self) -> memoryview:
+        """The data of this worker's journal, read-only."""
+        offset, size = self.layout.journal_range(self.process or 0)
+        return memoryview(self.whole)[offset : offset + size]
 
     def counters(self) -> memoryview:
         """This process's counters, writable, 64 bits each."""

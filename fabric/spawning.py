@@ -38,6 +38,16 @@ _ALWAYS_FITS = 64 << 20  # bytes
 _ORDERS_KEPT = 64  # of a worker, before it is looked whose agents have stopped
 
 
+class Care(NamedTuple):
+    """What is done for agents in case their worker dies."""
+
+    once: bool = False  # a message that was begun is not begun again
+    keep: float = 0  # state is kept: messages (int) or seconds (float) from snapshot to snapshot; 0: it is not
+
+
+NO_CARE = Care()
+
+
 class Recipe(NamedTuple):
     """What to make: checked, and encoded once for all workers."""
 
@@ -46,7 +56,7 @@ class Recipe(NamedTuple):
     each: dict[str, list[Any]] | None
     policy: Policy
     keys: list[Any] | None
-    once: bool
+    care: Care
 
 
 class Made(NamedTuple):
@@ -84,7 +94,7 @@ class Spawner:
         kwargs: Mapping[str, Any],
         placement: Any = "round_robin",
         keys: Iterable[Any] | None = None,
-        once: bool = False,
+        care: Care = NO_CARE,
     ) -> Recipe:
         """Check what is asked for, before anything is started.
 
@@ -107,7 +117,7 @@ class Spawner:
         if keys is not None and len(keys) != count:
             raise ValueError(f"{len(keys):,} keys for {count:,} agents; give one for each")
         place(0, placement, Load(self.slots, (0,) * len(self.slots)), None if keys is None else [])
-        return Recipe(kind, dump_pickle((kind, args, dict(kwargs))), values, placement, keys, once)
+        return Recipe(kind, dump_pickle((kind, args, dict(kwargs))), values, placement, keys, care)
 
     def spawn(self, recipe: Recipe, count: int, name: str | None = None) -> AgentGroup:
         """Make a batch, all or none.
@@ -173,7 +183,7 @@ class Spawner:
         self._next = placed.next
         slots = array("H", placed.slots)
         directory.open(addresses, slots)
-        if recipe.once:
+        if recipe.care.once:
             self._once.update(addresses)
         waiting: list[tuple[One, SpawnOrder]] = []
         try:
@@ -222,7 +232,7 @@ class Spawner:
         each = recipe.each
         if each is not None:
             each = {name: [values[first + i] for i in positions] for name, values in each.items()}
-        order = SpawnOrder(array("Q", [addresses[i] for i in positions]).tobytes(), recipe.data, each, recipe.once)
+        order = SpawnOrder(array("Q", [addresses[i] for i in positions]).tobytes(), recipe.data, each, *recipe.care)
         rough = len(recipe.data) + 8 * len(positions)
         if len(positions) == 1 or (
             rough < self._switchboard.order_limit(slot)

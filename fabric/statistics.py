@@ -25,6 +25,8 @@ class WorkerStatistics:
     parks: int
     alarms: int
     dropped_bytes: int
+    snapshots: int
+    replayed: int
 
     @property
     def batch_size(self) -> float:
@@ -73,4 +75,6 @@ def worker_statistics(
         parks=counters[count.PARKS],
         alarms=counters[count.ALARMS],
         dropped_bytes=counters[count.DROPPED_BYTES],
+        snapshots=counters[count.SNAPSHOTS],
+        replayed=counters[count.REPLAYED],
     )

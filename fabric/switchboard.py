@@ -30,7 +30,11 @@ _MOST_TOGETHER = INDEX_MASK + 1
 class Switchboard:
     """The coordinator's ends of the lanes, with waiting."""
 
-    def __init__(self, peer: Peer, codec: Codec, replies: Replies, target_queueing: float) -> None:
+    def __init__(
+        self, peer: Peer, codec: Codec, replies: Replies, target_queueing: float, handled_of: Callable[[int], int]
+    ) -> None:
+        """`handled_of(slot)` is how far a worker says it has handled our lane: see Segment.handled."""
+        self._handled_of = handled_of
         self.peer = peer
         self.codec = codec
         self.replies = replies
@@ -282,8 +286,9 @@ class Switchboard:
     def _put(self, slot: int, batch: Batch) -> bool:
         sender, window = self._senders[slot], self._windows[slot]
         backlog, head = sender.backlog()
-        window.observe(head, time.monotonic(), backlog)
-        return sender.put(batch, window.limit)
+        held = max(0, min(backlog, self._handled_of(slot) - head))  # handled, and only not handed back yet
+        window.observe(head + held, time.monotonic(), backlog - held)
+        return sender.put(batch, window.limit + held)
 
     def same(self, body: Any, count: int, json: bool | None) -> "Same":
         """Encode one body for many receivers."""

@@ -75,7 +75,9 @@ class InlineFabric(Fabric):
         self._unasked.later = self._turns.run_later
         self._peer, self._replies = cast(Any, lanes), cast(Any, self._turns)
         self._segment = self._supervisor = cast(Any, _Slots(self._turns, self.identity, self.config))
-        self._switchboard = _InlineSwitchboard(self._peer, codec, self._replies, self.config.target_queueing)
+        self._switchboard = _InlineSwitchboard(
+            self._peer, codec, self._replies, self.config.target_queueing, lambda slot: 0
+        )
         self._directory = Directory(self._peer, self.config.max_agents)
         self._spawner = Spawner(self._switchboard, self._directory, self)
         self._spawner.now, self._spawner.sleep = lambda: self._turns.now, self._turns.advance

@@ -109,10 +109,41 @@ static inline int32_t fab_peer_slot(const struct fab_peer *s, uint64_t address) 
     return slot < (int32_t)s->header.processes ? slot : -1;
 }
 
-/* Move the first record of the outbox to the lane its target lives behind. Returns 1 (moved, or it cannot
- * be: then *lost is counted), 0 when that lane is full or the outbox empty. What lies in an outbox may be
- * a dead predecessor's: bytes that are no record are dropped, as from a lane, and count as one lost. */
-static inline int fab_peer_outbox_step(struct fab_peer *s, uint64_t *lost) {
+/* Say that no record of the outbox is on its way. */
+static inline void fab_peer_intend_nothing(struct fab_peer *s) {
+    atomic_store_explicit(&s->words->intent[0], s->outbox_out.read, memory_order_release);
+}
+
+/* Say what the first record of the outbox is about to do, for a successor: without this, one killed between
+ * the tail of the lane and the head of the outbox would have its record sent twice. The counter behind the
+ * record makes the other two words good: it is taken away first and given last. Release, although nobody
+ * else reads them while we live: one may be killed between any two stores, and they must be in this order. */
+static inline void fab_peer_intend(struct fab_peer *s, uint64_t behind, uint32_t lane) {
+    fab_peer_intend_nothing(s);
+    atomic_store_explicit(&s->words->intent[1], lane, memory_order_release);
+    atomic_store_explicit(&s->words->intent[2], s->out[lane].next, memory_order_release);
+    atomic_store_explicit(&s->words->intent[0], behind, memory_order_release);
+}
+
+/* Take up the outbox of a dead predecessor: step over its first record if that is in its lane already. */
+static inline void fab_peer_outbox_resume(struct fab_peer *s) {
+    struct fab_consumer *c = &s->outbox_out;
+    uint64_t behind = atomic_load_explicit(&s->words->intent[0], memory_order_relaxed);
+    uint64_t lane = atomic_load_explicit(&s->words->intent[1], memory_order_relaxed);
+    uint64_t tail = atomic_load_explicit(&s->words->intent[2], memory_order_relaxed);
+    uint64_t ready = fab_consumer_ready(c);
+    if (ready == 0 || behind - c->read > ready || behind == c->read || lane >= s->header.processes ||
+        s->out[lane].capacity == 0 || s->out[lane].next == tail)
+        return;
+    c->read = behind;
+    fab_consumer_commit(c, behind);
+}
+
+/* Move the first record of the outbox to the lane its target lives behind. Returns 1 (moved), 0 when that lane
+ * is full or the outbox empty, 2 when nobody can get it: then it is taken out and its header is in *stray. What
+ * lies in an outbox may be a dead predecessor's: bytes that are no record are dropped, as from a lane; that too
+ * is a stray, of no kind. */
+static inline int fab_peer_outbox_step(struct fab_peer *s, struct fab_record *stray) {
     struct fab_consumer *c = &s->outbox_out;
     struct fab_record r;
     uint64_t ready = fab_consumer_ready(c);
@@ -123,29 +154,36 @@ static inline int fab_peer_outbox_step(struct fab_peer *s, uint64_t *lost) {
     if (!fab_consumer_header(c, room, &r)) {
         fab_consumer_drop(c);
         fab_consumer_commit(c, c->read);
-        ++*lost;
-        return 1;
+        *stray = (struct fab_record){0};
+        return 2;
     }
+    int rc = 1;
     uint64_t span = r.kind == FAB_KIND_PAD ? r.size : fab_record_span(r.size - sizeof r);
     if (r.kind != FAB_KIND_PAD) {
         int32_t slot = fab_peer_slot(s, r.target);
         r.size -= (uint32_t)sizeof r;
-        int rc = slot < 0 ? -ENOENT : fab_peer_send(s, (uint32_t)slot, &r, c->data + offset + sizeof r);
+        if (slot >= 0)
+            fab_peer_intend(s, c->read + span, (uint32_t)slot);
+        rc = slot < 0 ? -ENOENT : fab_peer_send(s, (uint32_t)slot, &r, c->data + offset + sizeof r);
+        if (rc != 1) /* nothing was sent: other sends may move that tail before we come again */
+            fab_peer_intend_nothing(s);
         if (rc == 0)
             return 0;
-        *lost += rc < 0;
+        if (rc < 0)
+            *stray = r;
     }
     c->read += span;
     fab_consumer_commit(c, c->read);
-    return 1;
+    return rc < 0 ? 2 : 1;
 }
 
-/* Move what fits from the outbox to the lanes, in order. Returns 1 when the outbox is empty.
- * Worker only. Never waits. */
-static inline int fab_peer_outbox_flush(struct fab_peer *s, uint64_t *lost) {
-    while (fab_peer_outbox_step(s, lost))
-        continue;
-    return fab_consumer_ready(&s->outbox_out) == 0;
+/* Move what fits from the outbox to the lanes, in order. Returns 1 when the outbox is empty, 0 when a lane is
+ * full, 2 at a record that nobody can get, with its header in *stray: call again. Worker only. Never waits. */
+static inline int fab_peer_outbox_flush(struct fab_peer *s, struct fab_record *stray) {
+    int rc = 1;
+    while (rc == 1)
+        rc = fab_peer_outbox_step(s, stray);
+    return rc == 2 ? 2 : fab_consumer_ready(&s->outbox_out) == 0;
 }
 
 /* Receive from the next lane that has something: returns the lane, or -1 when all are empty. The

@@ -20,6 +20,7 @@ struct fab_header {
     uint64_t peer_lane_bytes;
     uint64_t control_lane_bytes;
     uint64_t outbox_bytes;
+    uint64_t journal_bytes;
     uint64_t arena_bytes;
     uint64_t max_agents;
     uint64_t segment_bytes;
@@ -81,6 +82,8 @@ uint64_t fab_block_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_block_bytes(const struct fab_header *header, uint32_t process);
 uint64_t fab_data_offset(const struct fab_header *header, uint32_t from, uint32_t lane);
 uint64_t fab_heads_offset(void);
+uint64_t fab_begun_offset(const struct fab_header *header);
+uint64_t fab_journal_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_lane_bytes(const struct fab_header *header, uint32_t from, uint32_t lane);
 uint64_t fab_record_span(uint64_t body_bytes);
 
@@ -104,7 +107,21 @@ int32_t fab_peer_send_batch(struct fab_peer *peer, uint32_t lane, const struct f
 int32_t fab_peer_outbox_batch(struct fab_peer *peer, const struct fab_batch *batch, uint32_t *done,
                               uint64_t *offset);
 uint64_t fab_peer_outbox_room(struct fab_peer *peer);
-int fab_peer_outbox_flush(struct fab_peer *peer, uint64_t *lost);
+int fab_peer_outbox_flush(struct fab_peer *peer, struct fab_record *stray);
+void fab_peer_outbox_resume(struct fab_peer *peer);
+void fab_peer_adopt(struct fab_peer *peer, uint32_t lane, uint64_t end);
+uint64_t fab_peer_room(struct fab_peer *peer, uint32_t lane);
+uint64_t fab_peer_tail(const struct fab_peer *peer, uint32_t lane);
+uint64_t fab_peer_outbox_tail(const struct fab_peer *peer);
+
+/* journal */
+int fab_peer_journal_run(struct fab_peer *peer, uint32_t lane, uint64_t begin, uint64_t end);
+int32_t fab_peer_journal_batch(struct fab_peer *peer, const struct fab_batch *batch, uint32_t *done,
+                               uint64_t *offset);
+uint64_t fab_peer_journal_room(struct fab_peer *peer);
+uint64_t fab_peer_journal_tail(const struct fab_peer *peer);
+uint32_t fab_peer_journal_peek(struct fab_peer *peer, struct fab_columns *columns);
+void fab_peer_journal_forget(struct fab_peer *peer, uint64_t end);
 
 /* receive */
 int32_t fab_peer_commit_and_receive(struct fab_peer *peer, int32_t lane, uint64_t end, uint32_t most,

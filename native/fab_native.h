@@ -4,6 +4,7 @@
 #define FAB_NATIVE_H
 
 #include "fab_batch.h"
+#include "fab_journal.h"
 #include "fab_lifeline.h"
 
 /* What the binding wants to know about this machine and the CPUs it may use. */
@@ -30,6 +31,20 @@ static inline void fab_peer_ring(const struct fab_peer *s, uint32_t process) {
 static inline uint64_t fab_peer_backlog(struct fab_peer *s, uint32_t lane, uint64_t *head) {
     *head = atomic_load_explicit(s->out[lane].head, FAB_P2);
     return s->out[lane].next - *head;
+}
+
+/* Bytes that one of our outgoing lanes has room for; padding at its end comes off that. */
+static inline uint64_t fab_peer_room(struct fab_peer *s, uint32_t lane) {
+    return fab_producer_room(&s->out[lane], s->out[lane].capacity);
+}
+
+/* How far one of our outgoing lanes, and our outbox, are written. */
+static inline uint64_t fab_peer_tail(const struct fab_peer *s, uint32_t lane) {
+    return s->out[lane].next;
+}
+
+static inline uint64_t fab_peer_outbox_tail(const struct fab_peer *s) {
+    return s->outbox_in.next;
 }
 
 /* Body bytes that a record to this lane may have; 0 where there is no lane. */

@@ -29,6 +29,8 @@ struct fab_peer {
     struct fab_spin spin;
     struct fab_producer outbox_in; /* worker: both ends of its outbox */
     struct fab_consumer outbox_out;
+    struct fab_producer journal_in; /* worker: likewise; no capacity where there is none */
+    struct fab_consumer journal_out;
     int bells[FAB_PROCESSES_MAX];
     uint64_t blocks[FAB_PROCESSES_MAX]; /* fab_block_offset of each: too slow for every send */
     struct fab_producer out[2 * FAB_PROCESSES_MAX];
@@ -67,6 +69,15 @@ static inline int fab_peer_connect(struct fab_peer *s, uint32_t other, uint32_t 
                              block + fab_data_offset(h, other, here), bytes);
 }
 
+/* Connect both ends of a ring that this process keeps for itself. */
+static inline int fab_peer_connect_own(struct fab_peer *s, struct fab_producer *in, struct fab_consumer *out,
+                                       uint64_t words, uint64_t offset, uint64_t bytes) {
+    _Atomic(uint64_t) *tail = fab_peer_own_counter(s, words, 0);
+    _Atomic(uint64_t) *head = fab_peer_own_counter(s, words, 1);
+    int rc = fab_producer_init(in, tail, head, s->block + offset, bytes);
+    return rc != 0 ? rc : fab_consumer_init(out, tail, head, s->block + offset, bytes);
+}
+
 /* Set up process `process` over its two mappings; *s is zeroed memory. Returns 0 or -EINVAL. */
 static inline int fab_peer_init(struct fab_peer *s, const struct fab_header *header, uint32_t process,
                                 const uint8_t *whole, uint8_t *block) {
@@ -90,12 +101,12 @@ static inline int fab_peer_init(struct fab_peer *s, const struct fab_header *hea
                 return -EINVAL;
     if (process == 0)
         return 0;
-    uint64_t words = fab_outbox_words_offset(header);
-    uint8_t *data = block + fab_outbox_offset(header, process);
-    _Atomic(uint64_t) *tail = fab_peer_own_counter(s, words, 0);
-    _Atomic(uint64_t) *head = fab_peer_own_counter(s, words, 1);
-    int rc = fab_producer_init(&s->outbox_in, tail, head, data, header->outbox_bytes);
-    return rc != 0 ? rc : fab_consumer_init(&s->outbox_out, tail, head, data, header->outbox_bytes);
+    int rc = fab_peer_connect_own(s, &s->outbox_in, &s->outbox_out, fab_outbox_words_offset(header),
+                                  fab_outbox_offset(header, process), header->outbox_bytes);
+    if (rc != 0 || header->journal_bytes == 0)
+        return rc;
+    return fab_peer_connect_own(s, &s->journal_in, &s->journal_out, fab_journal_words_offset(header),
+                                fab_journal_offset(header, process), header->journal_bytes);
 }
 
 /* Publish what was written to a lane, and wake its consumer if it sleeps. Returns 1 when it rang. */
@@ -163,6 +174,16 @@ static inline void fab_peer_commit(struct fab_peer *s, uint32_t lane, uint64_t e
     uint32_t from = lane < s->header.processes ? lane : lane - s->header.processes;
     if (fab_consumer_commit(&s->in[lane], end) && from != s->process)
         fab_doorbell_notify(&fab_peer_words(s, from)->sleeping, FAB_WAITS_ROOM, s->bells[from]);
+}
+
+/* Step over what a dead predecessor has handled, to counter `end`, and commit it. Leader only. */
+static inline void fab_peer_adopt(struct fab_peer *s, uint32_t lane, uint64_t end) {
+    struct fab_consumer *c = &s->in[lane];
+    uint64_t ready = c->capacity == 0 ? 0 : fab_consumer_ready(c);
+    if (end - c->read > ready)
+        return; /* behind the head: it was committed; beyond the tail: nonsense */
+    c->read = end;
+    fab_peer_commit(s, lane, end);
 }
 
 /* Has room appeared in a lane that was found full? For those who wait for room. */

@@ -15,7 +15,10 @@
  *     then 2 P lines    head of the lane from each process: data lanes, then control lanes
  *     then 2 P lines    tail of the lane to each process: data lanes, then control lanes
  *     then 2 lines      tail and head of the outbox
- *     page-aligned      data of the lanes, of the outbox, the arena
+ *     then 2 lines      tail and head of the journal
+ *     then P words      begun: how far each lane was handed to agents that take a message at most once
+ *     then P words      handled: how far each lane is handled, where it is not committed that far
+ *     page-aligned      data of the lanes, of the outbox, of the journal, the arena
  *
  * Lane l of a process leads to process l (data, l < P) or to process l - P (control). Lanes between
  * coordinator and workers are large, lanes between workers small; a control lane exists only where
@@ -27,10 +30,11 @@
 #include "fab_ring.h"
 
 #define FAB_MAGIC UINT64_C(0x0063697262616673) /* "sfabric" */
-#define FAB_VERSION 1u
+#define FAB_VERSION 2u
 #define FAB_PAGE UINT64_C(4096)
 #define FAB_COUNTERS 128u
 #define FAB_PROCESSES_MAX 257u
+#define FAB_INTENT_WORDS 8u
 
 /* Counters that the C core keeps itself, by index; fabric/counters.py names these and Python's own. */
 #define FAB_COUNT_RECEIVED 0
@@ -50,21 +54,23 @@ struct fab_header {
     uint64_t peer_lane_bytes;
     uint64_t control_lane_bytes;
     uint64_t outbox_bytes;
+    uint64_t journal_bytes; /* 0 for none */
     uint64_t arena_bytes;
     uint64_t max_agents;
     uint64_t segment_bytes;
     uint64_t identity; /* random: tells refs of this fabric from those of another */
 };
 static_assert(offsetof(struct fab_header, processes) == 12, "shared layout: processes");
-static_assert(offsetof(struct fab_header, segment_bytes) == 64, "shared layout: segment_bytes");
-static_assert(sizeof(struct fab_header) == 80, "shared layout: header size");
+static_assert(offsetof(struct fab_header, segment_bytes) == 72, "shared layout: segment_bytes");
+static_assert(sizeof(struct fab_header) == 88, "shared layout: header size");
 
-/* The words of a process that others read. */
+/* The words of a process that others, or its successor, read. */
 struct fab_words {
     alignas(FAB_LINE) _Atomic(uint32_t) sleeping;
     _Atomic(uint32_t) present; /* 1 once a process has taken this slot; a hint for who spins */
     _Atomic(uint32_t) cpu;     /* where it last looked for work, plus 1; a hint likewise */
-    alignas(FAB_LINE) _Atomic(uint64_t) cursor;
+    alignas(FAB_LINE) _Atomic(uint64_t) cursor[2];
+    _Atomic(uint64_t) intent[FAB_INTENT_WORDS]; /* see workers/intent.py and fab_peer_outbox_step */
     alignas(FAB_LINE) _Atomic(uint64_t) counters[FAB_COUNTERS];
 };
 static_assert(offsetof(struct fab_words, cursor) == FAB_LINE, "shared layout: cursor");
@@ -109,9 +115,17 @@ static inline uint64_t fab_outbox_words_offset(const struct fab_header *h) {
     return fab_tails_offset(h) + 2 * (uint64_t)h->processes * FAB_LINE;
 }
 
+static inline uint64_t fab_journal_words_offset(const struct fab_header *h) {
+    return fab_outbox_words_offset(h) + 2 * FAB_LINE;
+}
+
+static inline uint64_t fab_begun_offset(const struct fab_header *h) {
+    return fab_journal_words_offset(h) + 2 * FAB_LINE;
+}
+
 /* Offset in its block of the data of lane `lane`; with lane = 2 P that of the outbox. */
 static inline uint64_t fab_data_offset(const struct fab_header *h, uint32_t from, uint32_t lane) {
-    uint64_t at = fab_page_align(fab_outbox_words_offset(h) + 2 * FAB_LINE);
+    uint64_t at = fab_page_align(fab_begun_offset(h) + 2 * h->processes * sizeof(uint64_t));
     for (uint32_t l = 0; l < lane; l++)
         at += fab_lane_bytes(h, from, l);
     return at;
@@ -121,8 +135,12 @@ static inline uint64_t fab_outbox_offset(const struct fab_header *h, uint32_t pr
     return fab_data_offset(h, process, 2 * h->processes);
 }
 
-static inline uint64_t fab_arena_offset(const struct fab_header *h, uint32_t process) {
+static inline uint64_t fab_journal_offset(const struct fab_header *h, uint32_t process) {
     return fab_outbox_offset(h, process) + (process == 0 ? 0 : h->outbox_bytes);
+}
+
+static inline uint64_t fab_arena_offset(const struct fab_header *h, uint32_t process) {
+    return fab_journal_offset(h, process) + (process == 0 ? 0 : h->journal_bytes);
 }
 
 static inline uint64_t fab_block_bytes(const struct fab_header *h, uint32_t process) {
@@ -152,6 +170,8 @@ static inline int fab_header_check(const struct fab_header *h) {
         return -EINVAL;
     if (!fab_is_lane_size(h->lane_bytes, FAB_PAGE) || !fab_is_lane_size(h->peer_lane_bytes, FAB_PAGE) ||
         !fab_is_lane_size(h->control_lane_bytes, FAB_PAGE) || !fab_is_lane_size(h->outbox_bytes, FAB_PAGE))
+        return -EINVAL;
+    if (h->journal_bytes != 0 && !fab_is_lane_size(h->journal_bytes, FAB_PAGE))
         return -EINVAL;
     if (h->arena_bytes % FAB_PAGE != 0 || h->arena_bytes > (UINT64_C(1) << 44))
         return -EINVAL;

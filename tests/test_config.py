@@ -15,13 +15,14 @@ POWERS_OF_TWO = {
     "peer_lane_bytes": 16 * 1024,
     "control_lane_bytes": 16 * 1024,
     "outbox_bytes": 64 * 1024,
+    "journal_bytes": 64 * 1024,
 }
 DURATIONS = ["target_queueing", "metrics_interval", "restart_window", "handler_timeout", "stopped_timeout"]
 MAYBE_ZERO = ["spin_us", "publish_after_us"]
 CHOICES = ["start_method", "encoding", "on_crash"]
 FLAGS = ["allow_pickle", "drain"]
 OPTIONAL = ["workers", "max_workers", "handler_timeout", "stopped_timeout"]
-ALL = [*WHOLE, *POWERS_OF_TWO, "arena_bytes", *DURATIONS, *MAYBE_ZERO, *CHOICES, *FLAGS]
+ALL = [*WHOLE, *POWERS_OF_TWO, "arena_bytes", "snapshot_every", *DURATIONS, *MAYBE_ZERO, *CHOICES, *FLAGS]
 
 
 def write(folder, **files):

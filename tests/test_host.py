@@ -168,7 +168,7 @@ def test_the_cursor_says_which_message_is_in_hand(world):
             seen.append((body, self._host.cursor[0]))
 
     looker = Looker()
-    world.host._install(5, looker, False)
+    world.host._install(5, looker, SpawnOrder(b"", b"", None))
     world.handle([(5, 0), (5, 1)])
     world.handle([(5, 2)])
 
@@ -264,7 +264,7 @@ def test_an_agent_with_on_batch_is_stopped_as_any_other(world):
         def on_stop(self):
             stopped.append(self.sizes)
 
-    world.host._install(5, Last(), False)
+    world.host._install(5, Last(), SpawnOrder(b"", b"", None))
     world.handle([(5, "a"), (5, "b")])
     world.host.stop([5])
 

@@ -6,7 +6,7 @@ import pytest
 
 from fabric import Agent, AgentNotFoundError
 from fabric.codec import revive
-from fabric.messages import REPLY
+from fabric.messages import REPLY, SpawnOrder
 from tests.test_host import ASKED, STRANGER, World
 
 
@@ -60,7 +60,7 @@ def world():
 
 
 def _install(world, agent):
-    world.host._install(5, agent, False)
+    world.host._install(5, agent, SpawnOrder(b"", b"", None))
     return agent
 
 

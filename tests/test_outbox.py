@@ -85,7 +85,7 @@ def test_each_kind_goes_to_the_process_of_its_target(world):
     assert world.outbox.wants_attention
     world.outbox.flush()
 
-    assert world.read(2) == [(MESSAGE, world.agent, b"to worker 2"), (REPLY, world.agent, b"answer")]
+    assert world.read(2) == [(REPLY, world.agent, b"answer"), (MESSAGE, world.agent, b"to worker 2")]
     assert world.read(1) == [(MESSAGE, world.here, b"to myself")]
     assert world.read(0) == [(REPLY, COORDINATOR, b"answer home"), (REQUEST, COORDINATOR, b"request")]
 

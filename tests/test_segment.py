@@ -137,7 +137,7 @@ def test_what_is_no_segment_is_refused(tmp_path, memfd):
 
 
 def test_a_segment_of_another_version_is_refused(segment, memfd):
-    _copy(segment, memfd, at=VERSION_OFFSET, change=b"\x02\0\0\0")
+    _copy(segment, memfd, at=VERSION_OFFSET, change=b"\x01\0\0\0")
     with pytest.raises(LayoutError, match="laid out by another version"):
         Segment.attach(memfd, 1)
 

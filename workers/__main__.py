@@ -5,10 +5,12 @@ it inherits (descriptors, sys.path, warning filters).
 """
 
 import atexit
+import functools
 import os
 import random
 import socket
 import sys
+import time
 import traceback
 import warnings
 from typing import Any
@@ -16,16 +18,19 @@ from typing import Any
 from fabric.agent import register_messenger
 from fabric.channel import Receiver, Sender
 from fabric.codec import Codec
-from fabric.counters import CLOSING
+from fabric.counters import CLOSING, PID
 from fabric.messages import COORDINATOR
 from fabric.ring import Lifeline
 from fabric.segment import Segment
 from fabric.wire import receive_frame
 from fabric.workers.forkserver import ForkServer, ignore_interrupts
 from fabric.workers.host import Host
+from fabric.workers.journal import Journal
+from fabric.workers.keeper import Keeper
 from fabric.workers.loop import Loop
 from fabric.workers.outbox import Outbox
 from fabric.workers.publisher import Publisher
+from fabric.workers.recovery import Recovery
 
 _GRACE = 0.5  # seconds that on_stop may take after the coordinator has died
 
@@ -58,7 +63,8 @@ def worker_main(boot: Any, slot: int, orders: Any) -> int:
     """Be worker `slot` until told to leave; `orders` are handled before any message. Returns exit status."""
     _forget_the_parent()
     segment = Segment.attach(boot.memfd, slot)
-    cursor = segment.cursor()
+    words = segment.cursor()
+    cursor, intent = words[:2], words[2:]
     cursor[0] = 0  # what our predecessor had in hand is its own affair
     peer = segment.peer()
     config = boot.config
@@ -69,14 +75,29 @@ def worker_main(boot: Any, slot: int, orders: Any) -> int:
     codec = Codec(config.encoding, config.allow_pickle)
     receiver = Receiver(segment, peer, codec)
     senders = {process: Sender(peer, process) for process in range(peer.processes)}
-    outbox = Outbox(peer, senders)
-    host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us)
+    outbox = Outbox(peer, senders, intent)
+    first_token = time.monotonic_ns() // 1000 % 2**43  # nobody asks more than once a microsecond
+    host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us, first_token)
     host.cursor = cursor
     register_messenger(host)
     counters = segment.counters()
+    keeper = host.keeper = Keeper(Journal(peer, segment.journal_data()), codec, host.unkept)
+    recovery = Recovery(counters[PID], slot, segment.begun(), host.takes_once, keeper.kept)
+    host.begun = segment.begun()
     publisher = Publisher(peer, senders, host, outbox, counters, boot.attention)
     closing = segment.counters_of(COORDINATOR)[CLOSING : CLOSING + 1]
-    loop = Loop(peer, receiver, host, publisher, counters, closing)
+    loop = Loop(
+        peer,
+        receiver,
+        host,
+        publisher,
+        counters,
+        closing,
+        keeper,
+        recovery,
+        functools.partial(segment.head_of, slot),
+        segment.handled(),
+    )
     try:
         loop.start(orders)
         loop.run(config.batch_size, lifeline)

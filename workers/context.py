@@ -19,7 +19,7 @@ ANSWERED = "this message has been answered already"
 class Ticket:
     """A message in hand. `deferred`: what its handler returns is not its reply; `answered`: it has its reply."""
 
-    __slots__ = ("answered", "body", "correlation", "deferred", "sender", "stretch", "target")
+    __slots__ = ("answered", "behind", "body", "correlation", "deferred", "owed", "sender", "stretch", "target")
 
     def __init__(self, target: int, sender: int, correlation: int, body: Any, stretch: Stretch | None) -> None:
         self.target = target
@@ -29,6 +29,8 @@ class Ticket:
         self.stretch = stretch
         self.deferred = False
         self.answered = False
+        self.behind = -1  # counter of its lane behind it, where its agent's state is kept
+        self.owed = False  # its reply is to come later, which is written down for a successor
 
 
 current_ticket: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("current_ticket", default=None)
@@ -52,6 +54,10 @@ class ReplyHandle:
     def fail(self, error: BaseException) -> None:
         """Answer with an error: the one who asked gets an AgentError with this as its cause."""
         self.reply(self._host.describe(error, self._ticket.target))
+
+    def __del__(self) -> None:
+        if not self._ticket.answered:
+            self.fail(FabricError("the agent dropped the handle of reply_later without an answer"))
 
 
 class Context:
@@ -88,10 +94,11 @@ class Context:
     def reply_later(self) -> ReplyHandle:
         """Let this ask be answered later, through the handle; what the handler returns is not sent.
 
-        The message counts as handled when the handler returns: if the worker dies before the answer, the
-        one who asked gets an error. So it is when the handler raises after this, before it has answered.
+        The message counts as handled when the handler returns. If the worker dies before the answer, the one
+        who asked gets a WorkerLostError. It gets an error too when the handler raises after this, before it
+        has answered, or when the handle is dropped without an answer.
         """
-        return ReplyHandle(self._host, self._host.defer())
+        return ReplyHandle(self._host, self._host.defer_in_hand())
 
     def forward(self, ref: AgentRef, body: Any = ...) -> None:
         """Pass the message in hand (or `body` in its place) to another agent, who answers in our place."""

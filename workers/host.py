@@ -15,11 +15,14 @@ from fabric.agent import Agent
 from fabric.codec import Codec, Undecodable, describe, refusal
 from fabric.errors import EncodingError
 from fabric.messages import COORDINATOR, ErrorInfo, PrewarmOrder, SpawnOrder
+from fabric.workers.keeper import Kept
 from fabric.workers.messenger import WorkerMessenger
 from fabric.workers.outbox import Outbox
+from fabric.workers.recovery import Done
 from fabric.workers.warm import WarmPool, construct
 
 _NOWHERE = -1  # stands in `targets` for messages whose body cannot be read
+_NOBODY = -2  # and for those that are not to be handled, and need no reply
 _CLOCK_STRIDE = 8  # a clock read is 57 ns, a tenth of a trivial message: while handlers are fast look at each 8th
 _SLOW_NS = 10_000  # a handler over this is slow: then the clock is read after each message
 
@@ -30,6 +33,14 @@ class _Refuser:
     @staticmethod
     def on_message(body: Any) -> None:
         raise body.error
+
+
+class _Idler:
+    """The agent at _NOBODY: its message was handled before."""
+
+    @staticmethod
+    def on_message(body: Any) -> None:
+        pass
 
 
 class _OneByOne:
@@ -49,18 +60,25 @@ class Host(WorkerMessenger):
     """The agents of one worker."""
 
     def __init__(
-        self, identity: int, codec: Codec, outbox: Outbox, table: Sequence[int], publish_after_us: float
+        self,
+        identity: int,
+        codec: Codec,
+        outbox: Outbox,
+        table: Sequence[int],
+        publish_after_us: float,
+        first_token: int = 0,
     ) -> None:
-        super().__init__(identity, codec, outbox, table)
+        super().__init__(identity, codec, outbox, table, first_token)
         self.values: list[Any] = []
         # Which message is in hand, for the supervisor: index in the batch plus 1, or 0; where the batch begins.
         self.cursor: Any = [0, 0]
         self.warm = WarmPool()
         self.mailboxes: dict[int, Any] = {}
         self._publish_after = int(publish_after_us * 1000)
-        self._agents: dict[int, Any] = {_NOWHERE: _Refuser}
+        self._agents: dict[int, Any] = {_NOWHERE: _Refuser, _NOBODY: _Idler}
         self._batchers: dict[int, Any] = {}
         self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
+        self.begun: Any = None  # our words that say, by lane, what they have begun
 
     def begin(self, received: Any) -> None:
         """Take a batch in hand."""
@@ -70,6 +88,8 @@ class Host(WorkerMessenger):
             for index, body in enumerate(received.bodies):
                 if type(body) is Undecodable:
                     self._targets[index] = _NOWHERE
+                elif type(body) is Done:
+                    self._targets[index] = _NOBODY
 
     def handle_one(self) -> int:
         """Handle a batch of one: as `handle`, with nothing to set up. An ask at a time is made of this."""
@@ -80,6 +100,8 @@ class Host(WorkerMessenger):
         self.index = 0
         self.cursor[0] = 1
         target = self._targets[0]
+        if target in self._once:
+            self._begin(1)
         try:
             self.values = [self._agents[target].on_message(self._received.bodies[0])]
         except BaseException as error:
@@ -112,6 +134,8 @@ class Host(WorkerMessenger):
             self.index = index
             index += 1
             cursor[0] = index
+            if target in once:
+                self._begin(index)
             try:
                 append(agents[target].on_message(body))
             except BaseException as error:
@@ -126,6 +150,54 @@ class Host(WorkerMessenger):
                 looked = now
         return index
 
+    def _begin(self, behind: int) -> None:
+        """Write down, for a successor, that all messages before index `behind` have been begun."""
+        if self.begun is not None:
+            self.begun[self._received.lane] = self._received.end_of(behind)
+
+    def takes_once(self, address: int) -> bool:
+        """Has the agent here on_crash="fail"?"""
+        return address in self._once
+
+    def note(self, received: Any, first: int, behind: int) -> None:
+        """Have the keeper write down messages first to behind - 1 of a batch, which were handled."""
+        keeper = self.keeper
+        assert keeper is not None
+        ends = [received.end - received.bytes if first == 0 else received.end_of(first), received.end_of(behind)]
+        if not received.undecodable:
+            keeper.note(self._targets[first:behind], received.lane, *ends)
+            return
+        for index in range(first, behind):  # those that were not handled must not be handed on later either
+            ends[1] = received.end_of(index + 1)
+            keeper.note(self._targets[index : index + 1], received.lane, *ends)
+            ends[0] = ends[1]
+
+    def unkept(self, address: int, error: BaseException) -> None:
+        """Report that the state of an agent cannot be kept."""
+        self.errors += 1
+        self.failures.append((address, COORDINATOR, self.describe(error, address)))
+
+    def lose(self, address: int, error: BaseException) -> None:
+        """Report that an agent cannot be restored, and let go of it."""
+        self.unkept(address, error)
+        self._remove(address)
+
+    def replay(self, batch: Any) -> None:
+        """Have agents handle again what a predecessor had handled: for their state, all else is dropped."""
+        cursor, timers, errors = self.cursor, list(self.timers), self.errors
+        self.cursor = [0, 0]  # nobody is to be blamed for these
+        self.begin(batch)
+        first = 0
+        while first < batch.count:
+            first = self.handle(first)
+        self.deferred.clear()
+        self.end()
+        self.cursor, self.timers, self.errors, self.stretch = cursor, timers, errors, None
+        self.failures.clear()
+        self.finished.clear()
+        self.owing.clear()
+        self.outbox.drop_pending()
+
     def spawn(self, order: SpawnOrder) -> dict[int, ErrorInfo]:
         """Make the agents of an order; return those that failed, by position in it. The rest lives."""
         addresses = array("Q", order.addresses)
@@ -136,7 +208,7 @@ class Host(WorkerMessenger):
             for position, address in enumerate(addresses):
                 try:
                     agent = warm.pop() if warm else construct(kind, args, self._arguments(order, kwargs, position))
-                    self._install(address, agent, order.once)
+                    self._install(address, agent, order)
                 except BaseException as error:
                     self._remove(address)
                     failures[position] = self.describe(error, address)
@@ -153,7 +225,7 @@ class Host(WorkerMessenger):
 
     def stop_all(self) -> None:
         """Run on_stop of every agent: the worker is about to leave."""
-        self.stop([address for address in self._agents if address != _NOWHERE])
+        self.stop([address for address in self._agents if address not in (_NOWHERE, _NOBODY)])
 
     def prewarm(self, order: PrewarmOrder) -> None:
         """Keep agents of this recipe in store."""
@@ -163,7 +235,7 @@ class Host(WorkerMessenger):
     @property
     def count(self) -> int:
         """How many agents live here."""
-        return len(self._agents) - 1
+        return len(self._agents) - 2
 
     @property
     def busy_coroutines(self) -> bool:
@@ -219,7 +291,7 @@ class Host(WorkerMessenger):
         answered = ticket is not None and ticket.answered
         if ticket is not None and not answered:  # whatever it meant to answer later: this is the answer
             del self.deferred[index]
-            ticket.answered = True
+            self.release(ticket)
         if answered or self._received.correlations()[index] == 0:
             self.failures.append((target, self._received.senders()[index], info))
         return info
@@ -229,18 +301,21 @@ class Host(WorkerMessenger):
             return kwargs
         return {**kwargs, **{name: values[position] for name, values in order.each.items()}}
 
-    def _install(self, address: int, agent: Agent, once: bool) -> None:
+    def _install(self, address: int, agent: Agent, order: SpawnOrder) -> None:
         agent._host = self
         agent._address = address
         if agent.encoding is not None:
             self.json_choices[address] = agent.encoding == "json"
-        if once:
+        if order.once:
             self._once.add(address)
+        coroutine = inspect.iscoroutinefunction(agent.on_message) and not hasattr(agent, "on_batch")
+        if order.keep and self.keeper is not None:
+            self.keeper.add(address, Kept(agent, order.keep, coroutine, order.once))
         receiver: Any = agent
         if hasattr(agent, "on_batch"):
             self._batchers[address] = agent
             receiver = _OneByOne(self, agent)
-        elif inspect.iscoroutinefunction(agent.on_message):
+        elif coroutine:
             from fabric.workers.mailbox import Mailbox  # brings asyncio, which most workers never need
 
             receiver = self.mailboxes[address] = Mailbox(self, agent)
@@ -265,6 +340,8 @@ class Host(WorkerMessenger):
         receiver = self._agents.pop(address, None)
         batcher = self._batchers.pop(address, None)
         self._once.discard(address)
+        if self.keeper is not None:
+            self.keeper.discard(address)
         self.json_choices.pop(address, None)
         mailbox = self.mailboxes.get(address)
         if mailbox is None or receiver is None:

@@ -67,6 +67,10 @@ class Ledger:
             end = self._committed[stretch.lane] = waiting.popleft().end
         return end
 
+    def holds(self, lane: int) -> bool:
+        """Is something of this lane in hand?"""
+        return bool(self._lanes.get(lane))
+
     @property
     def empty(self) -> bool:
         """Is nothing in hand?"""

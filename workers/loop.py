@@ -11,11 +11,12 @@ import gc
 import os
 import time
 from array import array
+from collections.abc import Callable
 from typing import Any
 
 from fabric import counters as count
 from fabric.channel import Received, Receiver
-from fabric.codec import Undecodable
+from fabric.codec import Undecodable, refusal
 from fabric.messages import (
     COORDINATOR,
     CURSOR_LANE_SHIFT,
@@ -33,8 +34,12 @@ from fabric.messages import (
 )
 from fabric.ring import MESSAGES, ROOM, Lifeline, Peer
 from fabric.workers.host import Host
-from fabric.workers.ledger import Ledger
+from fabric.workers.journal import Owed, Replayed, Run
+from fabric.workers.keeper import Keeper
+from fabric.workers.ledger import Ledger, Stretch
+from fabric.workers.outbox import Slice
 from fabric.workers.publisher import Publisher
+from fabric.workers.recovery import Recovery
 
 _IDLE_LOOK = 1.0  # seconds; the C core wakes as often on its own, as a safety net
 
@@ -50,7 +55,12 @@ class Loop:
         publisher: Publisher,
         counters: memoryview,
         closing: memoryview,
+        keeper: Keeper,
+        recovery: Recovery,
+        head_of: Callable[[int], int],
+        handled: memoryview,
     ) -> None:
+        """`head_of(lane)` is how far we have committed it; `handled` are our words of Segment.handled."""
         self._peer = peer
         self._receiver = receiver
         self._host = host
@@ -60,7 +70,12 @@ class Loop:
         self._closing = closing  # one word of the coordinator's: 1 when we are to leave at once
         self._ledger = Ledger(lambda lane: peer.lane_bytes(lane) // 2)
         self._leaving = False
-        self._skips: list[SkipOrder] = []
+        self._keeper = keeper
+        self._recovery: Recovery | None = recovery
+        self._head_of = head_of
+        self._handled = handled
+        self._handled[COORDINATOR] = 0  # our predecessor's; what it had not committed comes again
+        self._unpublished: list[Stretch] = []  # handled, but some effect found no room anywhere yet
         self._handlers = {MESSAGE: self._messages, REPLY: self._replies}
         self._handlers.update(dict.fromkeys((SPAWN, STOP_AGENTS, PREWARM, SHUTDOWN), self._orders))
 
@@ -68,11 +83,15 @@ class Loop:
         """Carry out what comes before any message: a successor makes the agents of its slot again."""
         self._counters[count.PID] = os.getpid()
         self._counters[count.STARTED_NS] = time.monotonic_ns()
+        published = self._outbox.settle()
+        if published is not None:
+            self._peer.resume(*published)
         for order in orders:
             report = self._obey(order)
             failures = SpawnReport.from_plain(report).failures if isinstance(order, SpawnOrder) else {}
             for position, info in failures.items():
                 self._host.failures.append((array("Q", order.addresses)[position], COORDINATOR, info))
+        self._restore()
         self._publisher.publish_failures()
         self._outbox.flush()
         self._counters[count.AGENTS] = self._host.count
@@ -101,29 +120,88 @@ class Loop:
     def _messages(self, received: Received) -> None:
         """Handle messages to agents, slice by slice."""
         host, lane, total = self._host, received.lane, received.count
-        if self._skips:
-            self._leave_out(received)
+        keeper, outbox = self._keeper, self._outbox
+        if self._recovery is not None and self._recovery.concerns(received):
+            self._recovery.mark(received)
         host.begin(received)
         host.cursor[1] = lane << CURSOR_LANE_SHIFT | received.end - received.bytes
         first = 0
         while first < total and not (first and self._closing[0]):
             behind = host.handle(first) if total > 1 else host.handle_one()
-            self._publisher.publish(received, first, behind)
             end = received.end if behind == total else received.end_of(behind)
-            self._commit(lane, self._ledger.read(lane, end, host.stretch))
+            if keeper.active:
+                host.note(received, first, behind)
+            self._publisher.publish(received, first, behind, self._whole(lane, end) if outbox.pending else None)
+            if host.owing:
+                self._owe()
+            if keeper.behind:
+                self._keep()
+            if outbox.unpublished:
+                self._hold(received)
+            self._commit_read(lane, end, host.stretch)
             host.stretch = None
             first = behind
         host.cursor[0] = 0
         host.end()
+        if keeper.due:
+            self._keep()
 
-    def _leave_out(self, received: Received) -> None:
-        """Put an error in the place of a message that is not to be handled: it killed our predecessor."""
-        begins = received.end - received.bytes
-        for skip in self._skips:
-            if skip.lane == received.lane and begins <= skip.position < received.end:
-                index = received.index_at(skip.position - begins)
-                received.bodies[index] = Undecodable(skip.error)
-                received.undecodable = True
+    def _whole(self, lane: int, end: int) -> Slice | None:
+        """Return the slice in hand, if its effects are all published now and it is committed next."""
+        if self._host.stretch is not None or self._ledger.holds(lane) or self._keeper.behind:
+            return None
+        return Slice(lane, end)
+
+    def _owe(self) -> None:
+        """Write down whose reply was put off, before that message is committed."""
+        owing, self._host.owing = self._host.owing, []
+        for ticket in owing:
+            if not ticket.answered:
+                self._keeper.owe(ticket.target, ticket.sender, ticket.correlation)
+
+    def _hold(self, received: Received) -> None:
+        """Keep the slice in hand from being committed until all of its effects are out."""
+        host = self._host
+        if host.stretch is None:
+            host.stretch = Stretch(received.lane, begin=received.end - received.bytes)
+        host.stretch.in_hand += 1
+        self._unpublished.append(host.stretch)
+
+    def _release(self) -> None:
+        """Commit what was held for want of room."""
+        if self._unpublished and not self._outbox.unpublished:
+            if self._keeper.behind:
+                self._keep()
+            held, self._unpublished = self._unpublished, []
+            for stretch in held:
+                self._commit(stretch.lane, self._ledger.done(stretch))
+
+    # State.
+
+    def _keep(self) -> None:
+        """Take snapshots, unless effects of what they would contain are not out yet."""
+        if not self._outbox.unpublished:
+            self._keeper.take(self._head_of)
+            self._counters[count.SNAPSHOTS] = self._keeper.taken
+
+    def _restore(self) -> None:
+        """Bring the agents to where those of a dead predecessor were."""
+        recovery, codec, host = self._recovery, self._host.codec, self._host
+        assert recovery is not None
+        failures = list(host.failures)
+
+        def replay(run: Run) -> None:
+            host.replay(Replayed(run, codec))
+            self._counters[count.REPLAYED] += len(run.messages)
+
+        lost: list[tuple[int, BaseException]] = []
+        owed: list[Owed] = []
+        recovery.take(self._keeper.recover(self._head_of, replay, lambda *what: lost.append(what), owed.append))
+        host.failures[:] = failures  # a replay drops what it finds there
+        for target, sender, correlation in owed:
+            host.send_reply(sender, target, correlation, refusal(recovery.lost(target, correlation)))
+        for address, error in lost:
+            host.lose(address, error)
 
     def _replies(self, received: Received) -> None:
         """Give answers to the coroutines of this worker that asked."""
@@ -153,7 +231,7 @@ class Loop:
         if isinstance(order, SpawnOrder):
             return self._spawn(order)
         if isinstance(order, SkipOrder):
-            return self._skips.append(order)
+            return self._recovery.skip(order) if self._recovery is not None else None
         if isinstance(order, StopOrder):
             return self._host.stop(array("Q", order.addresses))
         if isinstance(order, PrewarmOrder):
@@ -183,11 +261,19 @@ class Loop:
         self._commit_all(received)
 
     def _commit_all(self, received: Received) -> None:
-        self._commit(received.lane, self._ledger.read(received.lane, received.end))
+        self._commit_read(received.lane, received.end)
 
     def _commit(self, lane: int, end: int | None) -> None:
         if end is not None:
             self._receiver.commit(lane, end)
+
+    def _commit_read(self, lane: int, end: int, stretch: Stretch | None = None) -> None:
+        """Commit what was handled up to `end`; where something holds that back, say how far it is handled."""
+        committed = self._ledger.read(lane, end, stretch)
+        self._commit(lane, committed)
+        if committed != end and lane == COORDINATOR:
+            self._handled[lane] = end
+            self._peer.ring(COORDINATOR)  # it may wait for its window to open, and no commit tells it
 
     # Nothing to do.
 
@@ -197,8 +283,14 @@ class Loop:
         reasons = MESSAGES
         if outbox.backed_up:
             outbox.retry()
+            self._release()
             reasons = MESSAGES | ROOM if outbox.backed_up else MESSAGES
         seconds = host.due_timers(time.monotonic()) if host.timers else None
+        if self._keeper.active:
+            left = self._keeper.seconds_left()
+            seconds = left if seconds is None else seconds if left is None else min(left, seconds)
+            if self._keeper.due:
+                self._keep()
         if outbox.pending or host.failures:
             self._publisher.publish_failures()
             outbox.flush()
@@ -245,7 +337,21 @@ class Loop:
             return
         self._publisher.publish_failures()
         self._outbox.flush()
-        finished, host.finished = host.finished, []
+        if not self._outbox.unpublished:
+            self._commit_finished()
+
+    def _commit_finished(self) -> None:
+        """Commit messages that were held until they were answered, and are."""
+        finished, self._host.finished = self._host.finished, []
+        keeper = self._keeper
+        if self._host.owing:
+            self._owe()
+        if keeper.active:
+            for ticket in finished:
+                if ticket.behind >= 0 and ticket.stretch is not None:
+                    keeper.finished(ticket.target, ticket.stretch.lane, ticket.behind)
+            if keeper.due:
+                self._keep()  # before the commit: state and position go together
         for ticket in finished:
             if ticket.stretch is not None:
                 self._commit(ticket.stretch.lane, self._ledger.done(ticket.stretch))

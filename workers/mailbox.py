@@ -68,9 +68,13 @@ class Mailbox:
         try:
             value = await self.agent.on_message(body)
         except asyncio.CancelledError:
-            value = self._host.missing(ticket.target)
-        except BaseException as error:
-            value = self._host.describe(error, ticket.target)
+            self._end(ticket, self._host.missing(ticket.target))
+        except BaseException as error:  # it is still alive here, and with it a handle of reply_later
+            self._end(ticket, self._host.describe(error, ticket.target))
+        else:
+            self._end(ticket, value)
+
+    def _end(self, ticket: Ticket, value: Any) -> None:
         self._running -= 1
         self._host.finish(ticket, value)
         self._start_some()

@@ -23,6 +23,7 @@ from fabric.errors import (
 )
 from fabric.messages import COORDINATOR, FORWARDED, INDEX_BITS, ErrorInfo, SpawnRequest, show
 from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
+from fabric.workers.keeper import Keeper
 from fabric.workers.ledger import Stretch
 from fabric.workers.outbox import Outbox
 
@@ -45,7 +46,8 @@ class _Send(NamedTuple):
 class WorkerMessenger:
     """What a worker's agents send and answer; a fabric.agent.Messenger."""
 
-    def __init__(self, identity: int, codec: Codec, outbox: Outbox, table: Sequence[int]) -> None:
+    def __init__(self, identity: int, codec: Codec, outbox: Outbox, table: Sequence[int], first_token: int = 0) -> None:
+        """`first_token` is higher for a successor: replies to what its predecessor asked are not for it."""
         self.identity = identity
         self.codec = codec
         self.outbox = outbox
@@ -53,9 +55,11 @@ class WorkerMessenger:
         self.context = Context(self)
         self.deferred: dict[int, Ticket] = {}  # by index in the batch in hand, what is answered by other means
         self.failures: list[tuple[int, int, ErrorInfo]] = []  # (agent, sender, why) of told messages
+        self.owing: list[Ticket] = []  # of the slice in hand: those to be answered later
         self.finished: list[Ticket] = []  # of coroutines; the loop commits them when their replies are out
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
         self.errors = 0
+        self.keeper: Keeper | None = None  # of snapshots; there is none without a segment
         self.in_hand = 0  # messages that coroutines have not finished
         self.clock = time.monotonic  # what tell_later goes by
         self.timers: list[tuple[float, int, _Send]] = []
@@ -67,7 +71,7 @@ class WorkerMessenger:
         self._targets: list[int] = []
         self._starting = COORDINATOR  # the agent whose on_start or on_stop runs
         self._asked: dict[int, Any] = {}  # futures of coroutines, by token
-        self._token = 0
+        self._token = first_token
         self._event_loop: Any = None
 
     # The message in hand.
@@ -95,6 +99,8 @@ class WorkerMessenger:
             self.stretch = Stretch(self._received.lane, begin=self._received.end - self._received.bytes)
         ticket = self.ticket_in_hand()
         assert ticket is not None
+        if self.keeper is not None and self.keeper.kept(ticket.target) is not None:
+            ticket.behind = self._received.end_of(self.index + 1)
         self.deferred[self.index] = ticket
         self.stretch.in_hand += 1
         self.in_hand += 1
@@ -108,15 +114,31 @@ class WorkerMessenger:
         ticket.deferred = True
         return ticket
 
+    def defer_in_hand(self) -> Ticket:
+        """Do as `defer`, and have it written down who waits: a successor tells those that they wait in vain."""
+        ticket = self.defer()
+        if ticket.correlation != 0 and not ticket.owed:
+            ticket.owed = True
+            self.owing.append(ticket)
+        return ticket
+
     def answer(self, ticket: Ticket, value: Any) -> None:
         """Send the reply of a deferred message."""
-        ticket.answered = True
         if ticket.correlation != 0:
             self.send_reply(ticket.sender, ticket.target, ticket.correlation, value)
-            self._woken()
+        self.release(ticket)
+        self._woken()
+
+    def release(self, ticket: Ticket) -> None:
+        """Note that a message has its reply."""
+        ticket.answered = True
+        if ticket.owed and self.keeper is not None:
+            self.keeper.paid(ticket.sender, ticket.correlation)
 
     def finish(self, ticket: Ticket, value: Any) -> None:
         """Send the reply of a coroutine's message; the loop commits it when that is out."""
+        if self.keeper is not None:
+            self.keeper.capture(ticket.target)
         if isinstance(value, ErrorInfo):
             self.errors += 1
             if ticket.correlation == 0 or ticket.answered:  # nobody else would learn of it

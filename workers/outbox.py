@@ -8,19 +8,27 @@ What a handler sends is published together with the replies of its batch, just b
 committed: a worker killed before that has sent nothing, and its successor handles the batch anew. What lies
 in the outbox region counts as published; a successor inherits it. While the region holds anything, new
 messages queue behind it, so order is kept. When it is full, the handler gets a BackpressureError.
+
+A worker may also be killed between the two, published and not committed. So that its successor does not
+handle the batch again and send everything twice, all messages of a slice become visible by one store, of the
+tail of one lane or of the region's, and before that store we write down what it will mean (`_intend`):
+
+    intent | lane | end of the slice | where we publish | tail there, before |
+    the successor finds that tail moved on (`settle`): the slice was published, its head goes to its end
 """
 
 from array import array
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fabric.channel import Sender
 from fabric.codec import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, MESSAGE, MIXED, REPLY, REQUEST
-from fabric.ring import Batch, Peer
+from fabric.ring import OUTBOX_LANE, Batch, Peer
 
 _HEADER_AND_PADDING = 64
+_INTENT = 3  # of the intent words: those before are the C core's (fab_peer_intend)
 
 
 class _Record(NamedTuple):
@@ -33,11 +41,20 @@ class _Record(NamedTuple):
     flags: int
 
 
+class Slice(NamedTuple):
+    """Part of a lane whose effects are being published: up to counter `end`."""
+
+    lane: int
+    end: int
+
+
 class Outbox:
     """What this worker's handlers sent and what is not in a lane yet."""
 
-    def __init__(self, peer: Peer, senders: dict[int, Sender]) -> None:
+    def __init__(self, peer: Peer, senders: dict[int, Sender], intent: Any = None) -> None:
+        """`intent` is this worker's intent words."""
         self._peer = peer
+        self._intent = [0] * 8 if intent is None else intent
         self._senders = senders
         self._pending: list[_Record] = []
         self._pending_bytes = 0
@@ -88,28 +105,59 @@ class Outbox:
         self._pending_bytes += len(body) + _HEADER_AND_PADDING
         self._pending.append(_Record(REQUEST, COORDINATOR, sender, correlation, encoding, body, 0))
 
-    def flush(self) -> None:
-        """Publish all that was queued: in lanes where there is room, else in the outbox region."""
+    def flush(self, of: Slice | None = None) -> None:
+        """Publish all that was queued: in lanes where there is room, else in the outbox region.
+
+        `of` is the slice of a lane whose effects these are, all of them, and which is committed next; None
+        where that is not so: those may be sent again by a successor.
+        """
         if self._backed_up:
             self.retry()
         while self._pending:  # again when some were undeliverable, and that was answered
             pending, self._pending, self._pending_bytes = self._pending, [], 0
-            for kind in (MESSAGE, REPLY, REQUEST):
-                records = [record for record in pending if record.kind == kind]
-                if records:
-                    self._send(kind, records)
+            requests = [record for record in pending if record.kind == REQUEST]
+            replies = [record for record in pending if record.kind == REPLY]
+            messages = [record for record in pending if record.kind == MESSAGE]
+            if replies:
+                self._send(REPLY, replies)
+            if messages:
+                self._send(MESSAGE, messages, None if requests else of)
+            if requests:
+                self._send(REQUEST, requests)
         self._room = self._peer.outbox_room()
+
+    def drop_pending(self) -> None:
+        """Forget what was queued since the last flush."""
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def settle(self) -> Slice | None:
+        """Take up what a dead predecessor left; return the slice that it had published and not committed, if any."""
+        self._peer.resume_outbox()
+        lane, end, where, tail = self._intent[_INTENT : _INTENT + 4]
+        self._intent[_INTENT] = 0
+        published = lane != 0 and where <= self._peer.processes and self._peer.tail(where - 1) != tail
+        self.retry()  # not before that look: it moves tails
+        return Slice(lane - 1, end) if published else None
 
     def retry(self) -> None:
         """Move what waits in the outbox region to the lanes, as far as there is room."""
         while True:
-            empty, lost = self._peer.flush_outbox()
-            self.lost += lost
+            empty, strays = self._peer.flush_outbox()
+            for stray in strays:
+                self.lost += 1
+                if stray.kind == MESSAGE and self.undeliverable is not None:
+                    self.undeliverable(stray.target, stray.sender, stray.correlation)
             if not empty or not self._spilled:
                 break
             if self._spilled[0].put_in_outbox(self._peer):
                 self._spilled.pop(0)
         self._backed_up = not empty or bool(self._spilled)
+
+    @property
+    def unpublished(self) -> bool:
+        """Is there something that the region too had no room for? It would be lost with this process."""
+        return bool(self._spilled)
 
     @property
     def backed_up(self) -> bool:
@@ -126,15 +174,35 @@ class Outbox:
         """Is nothing queued anywhere?"""
         return not self._pending and not self._backed_up
 
-    def _send(self, kind: int, records: list[_Record]) -> None:
+    def _send(self, kind: int, records: list[_Record], of: Slice | None = None) -> None:
         if self._backed_up:
+            self._intend(of, OUTBOX_LANE, self._peer.outbox_room(), records)
             self.overflow(_batch(kind, records))
             return
         slots = self._slots_of(kind, records)
-        for slot, indexes in self._peer.partition(slots):
+        parts = self._peer.partition(slots)
+        if of is not None and len(parts) > 1:
+            self._intend(of, OUTBOX_LANE, self._peer.outbox_room(), records)
+            self.overflow(_batch(kind, records))
+            self.retry()
+            return
+        for slot, indexes in parts:
             batch = _batch(kind, [records[i] for i in indexes])
+            if of is not None:
+                self._intend(of, slot, self._peer.room(slot), records)
             if not self._senders[slot].put(batch):
                 self.overflow(batch)
+
+    def _intend(self, of: Slice | None, where: int, room: int, records: list[_Record]) -> None:
+        """Write down that the next store of the tail of `where` publishes the effects of a slice, if one store will."""
+        sizes = [len(record.body) + _HEADER_AND_PADDING for record in records]
+        if of is not None and sum(sizes) + max(sizes) <= room:
+            words = self._intent
+            words[_INTENT] = 0  # not valid while it changes
+            words[_INTENT + 1] = of.end
+            words[_INTENT + 2] = where + 1
+            words[_INTENT + 3] = self._peer.tail(where)
+            words[_INTENT] = of.lane + 1
 
     def _slots_of(self, kind: int, records: list[_Record]) -> "array[int]":
         """Return the slot of each target; take out of the list those that stopped since the handler looked."""

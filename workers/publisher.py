@@ -18,7 +18,7 @@ from fabric.errors import MessageTooLargeError
 from fabric.messages import COORDINATOR, FAILURE, FORWARDED, MIXED, REPLY
 from fabric.ring import ROOM, Batch, Peer
 from fabric.workers.host import Host
-from fabric.workers.outbox import Outbox
+from fabric.workers.outbox import Outbox, Slice
 
 _LOOK = 1.0  # seconds; the C core wakes as often on its own, as a safety net
 
@@ -38,8 +38,8 @@ class Publisher:
         self._attention = attention
         self.answer_limit = senders[COORDINATOR].limit  # bytes
 
-    def publish(self, received: Received, first: int, behind: int) -> None:
-        """Put out all effects of messages first to behind - 1 of a batch."""
+    def publish(self, received: Received, first: int, behind: int, of: Slice | None = None) -> None:
+        """Put out all effects of messages first to behind - 1 of a batch; `of` is for Outbox.flush."""
         host, outbox = self._host, self._outbox
         if received.asks:
             if received.asks == received.count and not host.deferred and not received.flags & FORWARDED:
@@ -47,18 +47,18 @@ class Publisher:
             else:
                 self._reply_to_some(received, first, behind)
         if host.failures or outbox.wants_attention:
-            self.publish_failures()
+            self.publish_failures(of)
         if outbox.pending or outbox.backed_up:
-            outbox.flush()
+            outbox.flush(of)
 
-    def publish_failures(self) -> None:
+    def publish_failures(self, of: Slice | None = None) -> None:
         """Tell the coordinator of told messages that went wrong, and of requests, even if nobody waits there."""
         failures, self._host.failures = self._host.failures, []
         for address, sender, info in failures:
             encoding, body = self._host.codec.encode(info)
             self._send_one(FAILURE | encoding << 16, sender, 0, body, address)
         if failures or self._outbox.wants_attention:
-            self._outbox.flush()
+            self._outbox.flush(of)
             self._outbox.wants_attention = False
             self._counters[count.ERRORS] = self._host.errors
             os.eventfd_write(self._attention, 1)

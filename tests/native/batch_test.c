@@ -231,7 +231,7 @@ static void the_outbox_flushes_in_order_and_counts_what_it_lost(void) {
     outbox_open(&f);
     CHECK_EQ(outbox_put(&f, targets, 10, 8), 10);
     CHECK_EQ(fab_peer_quiet(f.peers[0]), 0);
-    CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 1);
+    CHECK_EQ(fixture_flush(f.peers[1], &lost), 1);
     CHECK_EQ(lost, 4); /* 4 is lost, 63 never was, 1000 is beyond the table, and the other generation */
     CHECK_EQ(receive(&f, 1, 2), 3);
     CHECK(f.cols.correlations[0] == 0 && f.cols.correlations[1] == 3 && f.cols.correlations[2] == 8);
@@ -254,12 +254,12 @@ static void a_full_lane_stops_the_outbox_until_there_is_room(void) {
     targets[0] = AGENT(3); /* one to 3, 63 to 2, which leave that lane 64 bytes, and one to 3 */
     CHECK_EQ(outbox_put(&f, targets, 65, 16), 65);
     CHECK_EQ(outbox_put(&f, targets + 63, 1, 17), 1);
-    CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 0);
+    CHECK_EQ(fixture_flush(f.peers[1], &lost), 0);
     CHECK_EQ(receive(&f, 1, 3), 2);
-    CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 0); /* still the same one stands at the front */
+    CHECK_EQ(fixture_flush(f.peers[1], &lost), 0); /* still the same one stands at the front */
     CHECK(atomic_load(&f.peers[1]->out[2].starved_at) != 0);
     CHECK_EQ(receive(&f, 1, 2), 63);
-    CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 1);
+    CHECK_EQ(fixture_flush(f.peers[1], &lost), 1);
     CHECK_EQ(receive(&f, 1, 2), 1);
     CHECK_EQ(lost, 0);
     fixture_fabric_close(&f);
@@ -274,14 +274,14 @@ static void a_full_outbox_takes_what_fits_and_says_what_room_is_certain(void) {
     CHECK_EQ(outbox_put(&f, targets, 5, 4096 - 48), 2);
     CHECK_EQ(fab_peer_outbox_room(f.peers[1]), 0);
     CHECK_EQ(outbox_put(&f, targets, 1, 0), 0);
-    CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 1); /* too large for the lanes */
+    CHECK_EQ(fixture_flush(f.peers[1], &lost), 1); /* too large for the lanes */
     CHECK_EQ(lost, 2);
     for (uint32_t bytes = 0; bytes < 3000; bytes += 7) { /* wherever it stands: what is certain fits */
         uint64_t room = fab_peer_outbox_room(f.peers[1]);
         CHECK_EQ(outbox_put(&f, targets, 1, (uint32_t)room - 48), 1);
-        CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 1);
+        CHECK_EQ(fixture_flush(f.peers[1], &lost), 1);
         CHECK_EQ(outbox_put(&f, targets + 4, 1, bytes % 512), 1);
-        CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 1);
+        CHECK_EQ(fixture_flush(f.peers[1], &lost), 1);
         CHECK_EQ(receive(&f, 1, 2), 1);
     }
     fixture_fabric_close(&f);
@@ -298,7 +298,7 @@ static void a_replacement_inherits_the_outbox_and_drops_what_is_no_record(void) 
     memset(data + 64, 0xff, 8); /* the dying process scribbled over the second */
     memset(f.peers[1], 0, sizeof *f.peers[1]);
     CHECK_EQ(fab_peer_init(f.peers[1], &f.header, 1, f.whole, f.whole + block), 0);
-    CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 1);
+    CHECK_EQ(fixture_flush(f.peers[1], &lost), 1);
     CHECK_EQ(lost, 1);
     CHECK_EQ(receive(&f, 1, 2), 1);
     CHECK_EQ(fab_peer_quiet(f.peers[0]), 1);

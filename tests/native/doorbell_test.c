@@ -163,7 +163,7 @@ static void all_is_quiet_when_nothing_is_in_flight_anywhere(void) {
     CHECK_EQ(fab_peer_outbox_batch(f.peers[1], &b, &done, &offset), 1);
     fab_peer_commit(f.peers[1], 0, f.cols.end);
     CHECK_EQ(fab_peer_quiet(f.peers[0]), 0); /* its consequence lies in the outbox of 1 */
-    CHECK_EQ(fab_peer_outbox_flush(f.peers[1], &lost), 1);
+    CHECK_EQ(fixture_flush(f.peers[1], &lost), 1);
     CHECK_EQ(fab_peer_quiet(f.peers[0]), 0); /* now in the lane to 2 */
     send(&f, 2, 0);
     CHECK_EQ(receive(&f, 2), 1);

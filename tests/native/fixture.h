@@ -98,12 +98,22 @@ struct fixture_fabric {
     struct fab_columns cols;
 };
 
+/* Flush an outbox; *lost counts what nobody can get. */
+static inline int fixture_flush(struct fab_peer *s, uint64_t *lost) {
+    struct fab_record stray;
+    int rc;
+    while ((rc = fab_peer_outbox_flush(s, &stray)) == 2)
+        ++*lost;
+    return rc;
+}
+
 static inline void fixture_fabric_open(struct fixture_fabric *f, uint32_t processes, uint64_t lane_bytes) {
     f->header = (struct fab_header){.processes = processes,
                                     .lane_bytes = lane_bytes,
                                     .peer_lane_bytes = lane_bytes,
                                     .control_lane_bytes = lane_bytes,
                                     .outbox_bytes = 2 * lane_bytes,
+                                    .journal_bytes = 2 * lane_bytes,
                                     .arena_bytes = FAB_PAGE,
                                     .max_agents = 64};
     CHECK(processes <= FIXTURE_PROCESSES);

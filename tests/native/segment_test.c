@@ -34,7 +34,10 @@ static void add_block(struct regions *r, const struct fab_header *h, uint32_t p)
         CHECK_EQ((block + fab_data_offset(h, p, lane)) % FAB_PAGE, 0);
     }
     add(r, block + fab_outbox_words_offset(h), 2 * FAB_LINE, p);
+    add(r, block + fab_journal_words_offset(h), 2 * FAB_LINE, p);
+    add(r, block + fab_begun_offset(h), 2 * h->processes * sizeof(uint64_t), p);
     add(r, block + fab_outbox_offset(h, p), p == 0 ? 0 : h->outbox_bytes, p);
+    add(r, block + fab_journal_offset(h, p), p == 0 ? 0 : h->journal_bytes, p);
     add(r, block + fab_arena_offset(h, p), h->arena_bytes, p);
     CHECK_EQ(block % FAB_PAGE, 0);
     CHECK_EQ(fab_block_offset(h, p + 1) - block, fab_block_bytes(h, p));
@@ -71,6 +74,7 @@ static struct fab_header sizes(void) {
                                .peer_lane_bytes = 8192,
                                .control_lane_bytes = 4096,
                                .outbox_bytes = 16384,
+                               .journal_bytes = 32768,
                                .arena_bytes = 40960,
                                .max_agents = 1000};
 }
@@ -85,10 +89,12 @@ static void regions_never_overlap_and_are_ordered_by_writer(void) {
         h.processes = processes[i];
         h.max_agents = agents[i];
         check_layout(r, h);
-        h.lane_bytes = h.peer_lane_bytes = h.control_lane_bytes = h.outbox_bytes = UINT64_C(1) << 31;
+        h.lane_bytes = h.peer_lane_bytes = h.control_lane_bytes = h.outbox_bytes = h.journal_bytes =
+            UINT64_C(1) << 31;
         h.arena_bytes = UINT64_C(1) << 44;
         check_layout(r, h);
         h.lane_bytes = h.peer_lane_bytes = h.control_lane_bytes = h.outbox_bytes = FAB_PAGE;
+        h.journal_bytes = 0;
         h.arena_bytes = 0;
         check_layout(r, h);
     }

@@ -149,11 +149,11 @@ static inline int32_t step_outbox_flush(struct step_run *r) {
     struct fab_peer *s = step_self(r);
     uint64_t lost = 0;
     if (r->fault != STEP_LATE_OUTBOX)
-        return fab_peer_outbox_flush(s, &lost);
+        return step_flush(s, &lost);
     _Atomic(uint64_t) *head = s->outbox_out.head;
     _Atomic(uint64_t) elsewhere = atomic_load(head);
     s->outbox_out.head = &elsewhere;
-    int32_t rc = fab_peer_outbox_flush(s, &lost);
+    int32_t rc = step_flush(s, &lost);
     s->outbox_out.head = head;
     atomic_store(head, elsewhere);
     return rc;

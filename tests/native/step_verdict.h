@@ -27,7 +27,7 @@ static inline void step_settle(struct step_world *w) {
     struct fab_peer *successor = &w->now.peers[w->victim];
     for (int round = 0; round < 8; round++) {
         if (w->victim != STEP_COORDINATOR)
-            fab_peer_outbox_flush(successor, &w->now.lost);
+            step_flush(successor, &w->now.lost);
         for (uint32_t p = 0; p < STEP_PROCESSES; p++)
             step_take(w, p);
     }
@@ -236,10 +236,11 @@ static inline void step_examine(struct step_run *r, struct step_tally *t) {
     step_demand(w, !ended || r->control->rc == r->c->rc, STEP_TORN, "it returned something else");
     if (step_consumes(r->c))
         step_check_heads(r, t);
-    w->now.again_most = r->c->act == step_outbox_flush && !ended;
     step_send_to_the_dead(w);
     step_attach(w, w->victim);
     struct fab_peer *successor = &w->now.peers[w->victim];
+    if (w->victim != STEP_COORDINATOR)
+        fab_peer_outbox_resume(successor);
     if (fab_peer_ready(successor))
         step_demand(w, fab_peer_park(successor, FAB_WAITS_MESSAGES, -1, 0) == 1, STEP_STUCK,
                     "a successor that sleeps before work");
@@ -247,7 +248,6 @@ static inline void step_examine(struct step_run *r, struct step_tally *t) {
     if (r->c->count != 0)
         outcome = step_check_batch(r, ended);
     step_goes_on(w);
-    t->again += w->now.again;
     t->points++;
     t->outcomes[outcome]++;
 }
