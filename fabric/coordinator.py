@@ -107,9 +107,7 @@ class Fabric(CoordinatorMessenger):
         handled_of = functools.partial(self._segment.handled_of, lane=COORDINATOR)
         self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing, handled_of)
         self._directory = Directory(self._peer, self.config.max_agents)
-        self._supervisor = Supervisor(
-            self.config, self._segment, self._switchboard, self._directory, self._unasked.bury
-        )
+        self._supervisor = Supervisor(self.config, self._segment, self._switchboard, self._directory, self._unasked)
         self._spawner = Spawner(self._switchboard, self._directory, self)
         register_messenger(self)
 

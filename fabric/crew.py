@@ -26,21 +26,28 @@ from typing import Any, NamedTuple
 
 from fabric.config import FabricConfig
 from fabric.errors import FabricError
-from fabric.messages import Boot
+from fabric.messages import STACK_SIGNAL, Boot
 from fabric.segment import Segment
 from fabric.wire import receive_frame, send_frame
 
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv.pop().split(chr(31)); from fabric.workers.__main__ import main; main()"
 _log = logging.getLogger("fabric")
+_STACK_BYTES = 64 << 10
+_STACK_PATIENCE = 0.5  # seconds that a hung worker has to say where it hangs
+_STACK_LOOK = 0.02
 _STATUS_PATIENCE = 1.0  # seconds that the exit status of a dead worker may take from the fork server
 
 
 class Death(NamedTuple):
-    """A worker that ended. `exitcode` as in multiprocessing: a signal is negative; None when not known."""
+    """A worker that ended. `exitcode` as in multiprocessing: a signal is negative; None when not known.
+
+    `stack` is what faulthandler left of it, "" for nothing.
+    """
 
     slot: int
     pid: int
     exitcode: int | None
+    stack: str = ""
 
 
 class Worker(NamedTuple):
@@ -77,6 +84,7 @@ class Crew:
         self._link: socket.socket | None = None
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
         self._descriptors: list[int] = []
+        self._stacks: dict[int, int] = {}  # by slot: the file that its worker leaves its stack in
         try:
             self.bells = [self._eventfd() for _ in range(segment.layout.processes)]
             self._attention, self._bell = self._eventfd(), self._eventfd()
@@ -113,7 +121,7 @@ class Crew:
         for _ in range(2):
             try:
                 assert self._link is not None
-                send_frame(self._link, (slot, orders))
+                send_frame(self._link, (slot, orders), (self._new_stack(slot),))
                 return
             except OSError:  # the fork server was killed: its workers go on, and it is replaced
                 self._close_server()
@@ -134,6 +142,20 @@ class Crew:
             if worker is not None:
                 with contextlib.suppress(ProcessLookupError):  # it is dead, and that has not been taken in yet
                     signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+
+    def ask_for_stack(self, slot: int) -> None:
+        """Have a worker leave its Python stack, and wait a little for it. One that is stopped leaves none."""
+        with self._changed:
+            worker, stack = self._workers.get(slot), self._stacks.get(slot)
+            if worker is None or stack is None:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, STACK_SIGNAL)
+        deadline = time.monotonic() + _STACK_PATIENCE
+        size = -1
+        while time.monotonic() < deadline and not 0 < size == os.fstat(stack).st_size:
+            size = os.fstat(stack).st_size
+            time.sleep(_STACK_LOOK)
 
     def empty(self) -> bool:
         """Does no worker run?"""
@@ -165,7 +187,8 @@ class Crew:
 
     def close_descriptors(self) -> None:
         """Close what this process holds, when nobody rings any more; in a forked child this is all there is to do."""
-        descriptors, self._descriptors = self._descriptors, []
+        descriptors, self._descriptors = [*self._descriptors, *self._stacks.values()], []
+        self._stacks.clear()
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -187,10 +210,18 @@ class Crew:
             preload=[name for name in ("numpy",) if name in sys.modules],
         )
 
+    def _new_stack(self, slot: int) -> int:
+        """Return an empty anonymous file for the stack of a worker that is about to start."""
+        old = self._stacks.pop(slot, None)
+        if old is not None:
+            os.close(old)
+        self._stacks[slot] = os.memfd_create("shm-fabric-stack", os.MFD_CLOEXEC)
+        return self._stacks[slot]
+
     def _launch(self, slot: int | None) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
         boot = self._boot(slot)
-        inherited = (theirs.fileno(), boot.memfd, boot.lifeline, boot.attention, *boot.bells)
+        inherited = [theirs.fileno(), boot.memfd, boot.lifeline, boot.attention, *boot.bells]
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with theirs, _interrupts_blocked():
             process = subprocess.Popen(
@@ -216,7 +247,7 @@ class Crew:
     def _spawn(self, slot: int, orders: list[Any]) -> None:
         process, link = self._launch(slot)
         with link:
-            send_frame(link, orders)
+            send_frame(link, orders, (self._new_stack(slot),))
         self._spawned[process.pid] = process
         self._born(slot, process.pid, os.pidfd_open(process.pid))
 
@@ -292,13 +323,17 @@ class Crew:
         """Tell of a death; only then is the slot free, so that nobody starts another worker there meanwhile."""
         exitcode = self._exit_status(worker)
         try:
-            self._on_death(Death(worker.slot, worker.pid, exitcode))
+            self._on_death(Death(worker.slot, worker.pid, exitcode, self._stack_of(worker.slot)))
         finally:
             with self._changed:
                 if self._workers.get(worker.slot) == worker:
                     del self._workers[worker.slot]
                 os.close(worker.pidfd)
                 self._changed.notify_all()
+
+    def _stack_of(self, slot: int) -> str:
+        stack = self._stacks.get(slot)
+        return "" if stack is None else os.pread(stack, _STACK_BYTES, 0).decode("utf-8", "replace")
 
     def _exit_status(self, worker: Worker) -> int | None:
         process = self._spawned.pop(worker.pid, None)

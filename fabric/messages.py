@@ -13,6 +13,7 @@ is the coordinator. A correlation id is token << 20 | index: the token names wha
 index tells which of it. 0 means that nobody waits for a reply.
 """
 
+import signal
 from typing import Any, NamedTuple
 
 MESSAGE = 2  # told or asked
@@ -33,8 +34,11 @@ NONE = 5
 ERROR = 6
 ORDER = 7  # a pickle of the coordinator's own; read nowhere but in a worker, from the coordinator's lane
 MIXED = 256  # in columns: the records differ
+ENCODINGS = {RAW: "raw", PICKLE: "pickle", JSON: "json", NDARRAY: "ndarray", NONE: "none", ERROR: "error"}
 
 FORWARDED = 1  # flag: the reply goes to `sender`, not to the process at the other end of the lane
+
+STACK_SIGNAL = signal.SIGRTMAX - 1  # asks a worker for its Python stack
 
 INDEX_BITS = 20  # of a correlation id; FAB_TOKEN_SHIFT
 INDEX_MASK = (1 << INDEX_BITS) - 1
@@ -109,7 +113,7 @@ class ErrorInfo(NamedTuple):
 
 
 class SkipOrder(NamedTuple):
-    """Tell the successor of a dead worker which message not to handle, and what its sender is told instead."""
+    """Tell the successor of a dead worker which message not to handle, and what one who asked is told instead."""
 
     lane: int
     position: int  # counter of the lane where the record begins
@@ -157,10 +161,17 @@ class DeadLetter(NamedTuple):
     """A message that was told and could not be handled.
 
     `agent` is the address of the receiver, `error` what went wrong, `sender` the address of the one who
-    told it (0: the coordinator), `seconds` when, on the monotonic clock.
+    told it (0: the coordinator), `seconds` when, on the monotonic clock. Where the message took its worker down
+    there is more: `body` as it lay in the lane, not decoded (that may be what killed), and `encoding`, the name of
+    how; `signal` that ended the worker, or ""; `stack`, the Python stack that faulthandler left, or "" (nothing is
+    left by SIGKILL).
     """
 
     agent: int
     sender: int
     error: Exception
     seconds: float
+    body: bytes | None = None
+    encoding: str = ""
+    signal: str = ""
+    stack: str = ""

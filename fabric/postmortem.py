@@ -15,6 +15,7 @@ from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, show
 from fabric.segment import Segment
 
 _HEADER = struct.Struct("<IHBBQQQ")  # size, kind, encoding, flags, target, sender, correlation
+_HEADER_BYTES = 48
 _PAD = 1
 _ALIGN = 16
 
@@ -25,7 +26,10 @@ class Victim(NamedTuple):
     lane: int
     position: int
     target: int
+    sender: int
     correlation: int
+    encoding: int
+    body: bytes
 
     def __str__(self) -> str:
         return f"a message {'asked of' if self.correlation else 'told'} {show(self.target)}"
@@ -49,10 +53,14 @@ def examine(segment: Segment, slot: int) -> Victim | None:
         record = _record_at(data, position)
         if record is None:
             return None
-        at, span, target, correlation = record
-        position += at + span
-    position -= span
-    return None if position < head else Victim(lane, position, target, correlation)
+        padding, size = record
+        position += padding
+        begin, position = position, position + (size + _ALIGN - 1) // _ALIGN * _ALIGN
+    if begin < head:
+        return None
+    at = begin % len(data)
+    _, _, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
+    return Victim(lane, begin, target, sender, correlation, encoding, bytes(data[at + _HEADER_BYTES : at + size]))
 
 
 def in_hand(segment: Segment, slot: int) -> tuple[int, int] | None:
@@ -70,8 +78,8 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
-def _record_at(data: memoryview, position: int) -> tuple[int, int, int, int] | None:
-    """Return (bytes of padding before it, its span, target, correlation) of the message at a counter."""
+def _record_at(data: memoryview, position: int) -> tuple[int, int] | None:
+    """Return (bytes of padding before it, its size with the header) of the message at a counter."""
     padding = 0
     while True:
         offset = (position + padding) % len(data)
@@ -79,7 +87,6 @@ def _record_at(data: memoryview, position: int) -> tuple[int, int, int, int] | N
         if kind == _PAD and _ALIGN <= size <= len(data) - offset and padding == 0:
             padding = size
             continue
-        if kind != MESSAGE or not _HEADER.size <= size <= len(data) - offset:
+        if kind != MESSAGE or not _HEADER_BYTES <= size <= len(data) - offset:
             return None  # not what the worker saw: it cannot be trusted to blame anybody
-        _, _, _, _, target, _, correlation = _HEADER.unpack_from(data, offset)
-        return padding, (size + _ALIGN - 1) // _ALIGN * _ALIGN, target, correlation
+        return padding, size

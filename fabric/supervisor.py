@@ -10,7 +10,7 @@ a worker dies (its pidfd says so, in the supervisor thread)
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from fabric.config import FabricConfig, usable_cpus
 from fabric.counters import CLOSING
@@ -18,7 +18,7 @@ from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
 from fabric.hangs import HangWatch, Sighting
-from fabric.messages import SHUTDOWN, SkipOrder
+from fabric.messages import ENCODINGS, SHUTDOWN, DeadLetter, SkipOrder
 from fabric.pending import One
 from fabric.postmortem import Victim, examine, in_hand, is_stopped
 from fabric.restart import GiveUp, RestartPolicy
@@ -26,6 +26,7 @@ from fabric.salvage import empty_lanes
 from fabric.segment import Segment
 from fabric.spawning import Spawner
 from fabric.switchboard import Switchboard
+from fabric.unasked import Unasked
 
 _log = logging.getLogger("fabric")
 _START_PATIENCE = 60.0  # seconds until a worker that has not started is given up; a loaded machine is slow
@@ -40,19 +41,19 @@ class Supervisor:
         segment: Segment,
         switchboard: Switchboard,
         directory: Directory,
-        on_lost: Callable[[int, int, FabricError], None],
+        unasked: Unasked,
     ) -> None:
-        """`on_lost(target, sender, error)` is told of each message that is lost with a worker given up."""
+        """`unasked` gets the messages that are lost with a worker given up, and those that took one down."""
         self._config = config
         self._switchboard = switchboard
         self._directory = directory
-        self._on_lost = on_lost
+        self._unasked = unasked
         self._peer = switchboard.peer
         self._lock = threading.Lock()
         self._policies: dict[int, RestartPolicy] = {}
         self._progress: dict[int, int] = {}
         self._segment = segment
-        self._strikes: dict[tuple[int, Victim], int] = {}
+        self._strikes: dict[int, dict[tuple[int, int], int]] = {}  # slot: (lane, position) of a message: workers
         self._skips: dict[int, list[SkipOrder]] = {}
         self._spawner: Spawner | None = None
         self._going: set[int] = set()  # sent away, and not seen dead yet
@@ -131,17 +132,21 @@ class Supervisor:
         message = "" if victim is None else f"{victim} ({why})" if why else str(victim)
         error = WorkerLostError(death.slot, death.pid, death.exitcode, message)
         if victim is not None:
-            self._blame(death.slot, victim, error, why)
+            self._blame(death, victim, error, why)
         if isinstance(decision, GiveUp):
             self._give_up(death.slot, error, decision.reason)
             return
         _log.warning("%s; a successor takes over its %d agents", error, self._directory.count(death.slot))
+        if death.stack:
+            _log.warning("the stack of worker %d at its end:\n%s", death.slot, death.stack)
         self.restarts += 1
         self.crew.call_later(decision.delay, lambda: self._succeed(death.slot))
 
-    def _blame(self, slot: int, victim: Victim, error: WorkerLostError, why: str) -> None:
+    def _blame(self, death: Death, victim: Victim, error: WorkerLostError, why: str) -> None:
         """Note that a message killed a worker; see to it that it is not tried for ever."""
-        strikes = self._strikes[slot, victim] = self._strikes.get((slot, victim), 0) + 1
+        slot, where = death.slot, (victim.lane, victim.position)
+        strikes = self._strikes.get(slot, {}).get(where, 0) + 1
+        self._strikes[slot] = {where: strikes}  # what it had in hand before is done, or it could not have this
         assert self._spawner is not None
         if self._spawner.runs_once(victim.target):
             verdict: FabricError = error
@@ -150,10 +155,21 @@ class Supervisor:
             verdict = PoisonMessageError(f"{victim} (last: {how}, worker {slot}, pid {error.pid})", strikes)
         else:
             return
-        del self._strikes[slot, victim]
+        del self._strikes[slot]
+        self._put_aside(death, victim, verdict, error.signal_name)
         skips = self._skips.setdefault(slot, [])
         skips[:] = [skip for skip in skips if skip.position >= self._segment.head_of(slot, skip.lane)]
         skips.append(SkipOrder(victim.lane, victim.position, verdict))
+
+    def _put_aside(self, death: Death, victim: Victim, verdict: FabricError, signal_name: str) -> None:
+        """Keep the message that will not be tried again, with what is known of the death."""
+        told = victim.correlation == 0
+        if not told and isinstance(verdict, WorkerLostError):
+            return  # the one who asked is told, and may well ask again
+        encoding = ENCODINGS.get(victim.encoding, str(victim.encoding))
+        evidence = (victim.body, encoding, signal_name, death.stack)
+        letter = DeadLetter(victim.target, victim.sender, verdict, time.monotonic(), *evidence)
+        self._unasked.put_aside(letter, told)
 
     def _succeed(self, slot: int) -> None:
         if slot in self.slots and self._spawner is not None:
@@ -167,6 +183,7 @@ class Supervisor:
         for worker in workers:
             if worker.pid in verdicts:
                 self._hung[worker.pid] = verdicts[worker.pid]
+                self.crew.ask_for_stack(worker.slot)
                 self.crew.kill(worker.slot)
         if self._hangs.interval is not None:
             self.crew.call_later(self._hangs.interval, self._look_for_hangs)
@@ -182,4 +199,4 @@ class Supervisor:
         self._switchboard.give_up(slot, error)  # before its lanes are emptied: nothing comes after that
         self._switchboard.replies.fail_all(slot, error)
         codec, bells = self._switchboard.codec, self.crew.bells
-        empty_lanes(self._segment, slot, codec, bells, error, self._on_lost)
+        empty_lanes(self._segment, slot, codec, bells, error, self._unasked.bury)

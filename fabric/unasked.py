@@ -55,9 +55,14 @@ class Unasked:
 
     def bury(self, agent: int, sender: int, error: FabricError) -> None:
         """Keep a told message that could not be handled, and tell the user. Any thread."""
-        letter = DeadLetter(agent, sender, error, time.monotonic())
+        self.put_aside(DeadLetter(agent, sender, error, time.monotonic()), told=True)
+
+    def put_aside(self, letter: DeadLetter, told: bool) -> None:
+        """Keep a message; tell the user, unless there is one who asked and is told. Any thread."""
         self._letters.append(letter)
         self.count += 1
+        if not told:
+            return
         if self._on_error is None:
             _log.warning("a told message failed: %s", letter.error)
         else:

@@ -1,5 +1,6 @@
 """Agents that tests spawn; importable by workers, which do not import test modules by path."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -131,3 +132,14 @@ class Flooder(Agent):
         for _ in range(64 if depth == 12 else 2):
             if depth:
                 self.context.tell(self.partner, ("flood", depth - 1))
+
+
+class Segfaulter(Agent):
+    """Dies of a segmentation fault whatever it is told."""
+
+    def on_message(self, body):
+        dereference_null()
+
+
+def dereference_null():
+    ctypes.string_at(0)

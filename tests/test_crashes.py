@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from fabric import Fabric, PoisonMessageError, WorkerLostError
-from tests.agents import Counter, Deadly, FailsToStartAgain, Recorder
+from tests.agents import Counter, Deadly, FailsToStartAgain, Recorder, Segfaulter
 
 
 def _kill(fab, slot=1):
@@ -107,3 +107,19 @@ def test_a_worker_that_cannot_be_replaced_is_given_up_and_its_callers_are_told(t
         assert sum(agent.alive for agent in agents) == 5
         assert others[0].ask(1) == 1
         assert fab.spawn_batch(Counter, 4).ask_all(1) == [1] * 4
+
+
+def test_a_dead_letter_says_which_message_which_signal_and_where(fab):
+    agent = fab.spawn_batch(Segfaulter, 1)[0]
+    with pytest.raises(PoisonMessageError):
+        agent.ask(b"crash", timeout=30)
+    agent.tell(b"crash again")
+    fab.drain(timeout=30)
+
+    asked, told = fab.dead_letters()
+    for letter, body in ((asked, b"crash"), (told, b"crash again")):
+        assert isinstance(letter.error, PoisonMessageError)
+        assert (letter.agent, letter.sender) == (agent.address, 0)
+        assert (letter.body, letter.encoding, letter.signal) == (body, "raw", "SIGSEGV")
+        assert "in dereference_null" in letter.stack
+        assert "in on_message" in letter.stack

@@ -61,6 +61,9 @@ def test_a_handler_over_its_time_is_stopped_and_the_others_go_on():
         with pytest.raises(PoisonMessageError, match=r"handler_timeout=0\.2 s"):
             future.result(timeout=30)
         assert echo.ask("still here") == "still here"
+        (letter,) = fab.dead_letters()
+        assert (letter.signal, letter.encoding) == ("SIGKILL", "pickle")
+        assert "in on_message" in letter.stack
 
 
 def test_a_stopped_worker_is_replaced():

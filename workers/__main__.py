@@ -5,6 +5,7 @@ it inherits (descriptors, sys.path, warning filters).
 """
 
 import atexit
+import faulthandler
 import functools
 import os
 import random
@@ -19,7 +20,7 @@ from fabric.agent import register_messenger
 from fabric.channel import Receiver, Sender
 from fabric.codec import Codec
 from fabric.counters import CLOSING, PID
-from fabric.messages import COORDINATOR
+from fabric.messages import COORDINATOR, STACK_SIGNAL
 from fabric.ring import Lifeline
 from fabric.segment import Segment
 from fabric.wire import receive_frame
@@ -52,16 +53,21 @@ def main() -> None:
         with link:
             ForkServer(link, boot, worker_main).run()
         return
-    orders, _ = receive_frame(link)
+    orders, descriptors = receive_frame(link)
     link.close()
-    status = worker_main(boot, boot.slot, orders)
+    status = worker_main(boot, boot.slot, orders, descriptors[0])
     sys.stdout.flush()
     os._exit(status)
 
 
-def worker_main(boot: Any, slot: int, orders: Any) -> int:
-    """Be worker `slot` until told to leave; `orders` are handled before any message. Returns exit status."""
+def worker_main(boot: Any, slot: int, orders: Any, stack: int) -> int:
+    """Be worker `slot` until told to leave; `orders` are handled before any message. Returns exit status.
+
+    `stack` is a descriptor of where to leave the Python stack in a crash, or when the coordinator asks for it.
+    """
     _forget_the_parent()
+    faulthandler.enable(stack)
+    faulthandler.register(STACK_SIGNAL, stack)
     segment = Segment.attach(boot.memfd, slot)
     words = segment.cursor()
     cursor, intent = words[:2], words[2:]

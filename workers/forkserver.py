@@ -38,19 +38,20 @@ class ForkServer:
                     self._reap(descriptor)
                     continue
                 try:
-                    (slot, orders), _ = receive_frame(self._link)
+                    (slot, orders), descriptors = receive_frame(self._link)
                 except (EOFError, ConnectionError):
                     return
-                pidfd = self._fork(slot, orders)
+                pidfd = self._fork(slot, orders, descriptors[0])
+                os.close(descriptors[0])
                 if pidfd is None:
                     return
                 poller.register(pidfd, select.POLLIN)
 
-    def _fork(self, slot: int, orders: Any) -> int | None:
+    def _fork(self, slot: int, orders: Any, stack: int) -> int | None:
         """Fork a worker and tell the coordinator; None when that is gone, and the worker with it."""
         pid = os.fork()
         if pid == 0:
-            self._become_worker(slot, orders)
+            self._become_worker(slot, orders, stack)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = slot, pid
         try:
@@ -61,13 +62,13 @@ class ForkServer:
             return None
         return pidfd
 
-    def _become_worker(self, slot: int, orders: Any) -> NoReturn:
+    def _become_worker(self, slot: int, orders: Any, stack: int) -> NoReturn:
         status = 1
         try:
             self._link.close()
             for pidfd in self._children:
                 os.close(pidfd)
-            status = self._worker_main(self._boot, slot, orders)
+            status = self._worker_main(self._boot, slot, orders, stack)
         finally:
             os._exit(status)
 

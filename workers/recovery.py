@@ -85,7 +85,7 @@ class Recovery:
     def _instead(self, lane: int, begin: int, behind: int, target: int, correlation: int) -> Any:
         order = self._skips.get((lane, begin))
         if order is not None:
-            return Undecodable(order.error)
+            return DONE if correlation == 0 else Undecodable(order.error)  # told: it is a dead letter already
         if self._takes_once(target) and behind <= self._begun.get(lane, 0):
             return Undecodable(self.lost(target, correlation))
         kept = self._kept(target)
