@@ -24,7 +24,7 @@ class Messenger(Protocol):
 
     def is_alive(self, address: int) -> bool: ...
     def tell(self, ref: "AgentRef", body: Any, timeout: float | None, wait: bool) -> None: ...
-    def ask(self, ref: "AgentRef", body: Any, timeout: float | None) -> Any: ...
+    def ask(self, ref: "AgentRef", body: Any, timeout: float | None, expire: bool = False) -> Any: ...
     def submit(self, ref: "AgentRef", body: Any, wait: bool) -> "Future[Any]": ...
     def ask_async(self, ref: "AgentRef", body: Any, timeout: float | None) -> Awaitable[Any]: ...
     def tell_group(self, group: "AgentGroup", bodies: Any, same: bool, timeout: float | None) -> None: ...
@@ -138,17 +138,19 @@ class AgentRef:
         """Send like `tell`, but never wait: BackpressureError when there is no room."""
         self._messenger.tell(self, body, None, False)
 
-    def ask(self, body: Any, timeout: float | None = None) -> Any:
+    def ask(self, body: Any, timeout: float | None = None, *, expire: bool = False) -> Any:
         """Send a message and return the agent's reply.
+
+        `expire`: when the time is up and the agent has not begun the message, it is skipped.
 
         Raises:
             AgentError: the agent raised; the original exception is `__cause__`.
             AgentNotFoundError: the agent stopped.
-            TimeoutError: no reply within `timeout` seconds. The message is handled all the same; its
-                reply is dropped and counted.
+            TimeoutError: no reply within `timeout` seconds. The message is handled all the same (without
+                `expire`); its reply is dropped and counted.
             FabricError: called in a handler, where waiting would stop the whole worker.
         """
-        return self._messenger.ask(self, body, timeout)
+        return self._messenger.ask(self, body, timeout, expire)
 
     def submit(self, body: Any) -> "Future[Any]":
         """Send a message and return a concurrent.futures.Future of its reply. Waits for room."""

@@ -201,8 +201,8 @@ class Fabric(CoordinatorMessenger):
     def find(self, name: str) -> AgentRef | None:
         """Return the living agent of this name, or None."""
         self._switchboard.check_open()
-        address = self._directory.find(name)
-        return None if address is None else AgentRef(self, address, None, name)
+        found = self._directory.find(name)
+        return None if found is None else AgentRef(self, *found, name)
 
     def _care(self, kind: type[Agent], on_crash: str | None, snapshot_every: float | None) -> Care:
         if on_crash not in (None, "retry", "fail"):

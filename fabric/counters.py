@@ -21,4 +21,5 @@ DROPPED_BYTES = 22  # bytes in lanes that could not be records
 STARTED_NS = 23  # monotonic clock
 SNAPSHOTS = 24  # taken of agents
 REPLAYED = 25  # messages handled again after a crash for the state of their agents
+EXPIRED = 27  # messages skipped, for whoever asked had given up (expire=True)
 REDELIVERED = 26  # messages behind the head when a successor began: handled again

@@ -4,9 +4,11 @@ An address is used once: when an index is used again its generation is one highe
 stopped agent never reaches its successor.
 """
 
+import contextlib
 import threading
 from array import array
 from collections import deque
+from collections.abc import Callable, Iterator
 
 from fabric.errors import SpawnError
 from fabric.ring import ALIVE, LOST, STOPPED, Peer
@@ -23,7 +25,8 @@ class Directory:
         self._free: deque[int] = deque()  # addresses to be used next, generation raised
         self._slots = array("H", [0])  # worker of each index, for those that live
         self._counts = [0] * peer.processes
-        self._names: dict[str, list[int]] = {}
+        self._names: dict[str, tuple[list[int], bool | None]] = {}  # addresses, and what their class says of JSON
+        self._reserved: set[str] = set()
 
     def allocate(self, count: int) -> "array[int]":
         """Return unused addresses.
@@ -100,24 +103,38 @@ class Directory:
         """How many more agents the table takes."""
         return self._max_agents - self._next + 1 + len(self._free)
 
-    def name(self, prefix: str, addresses: "array[int]") -> None:
-        """Name agents prefix-0, prefix-1, ... ValueError when the prefix is in use."""
-        with self._lock:
-            self._names[prefix] = list(addresses)
+    @contextlib.contextmanager
+    def reserve(self, prefix: str) -> Iterator[Callable[["array[int]", bool | None], None]]:
+        """Hold a name while its agents are being made; call what this yields to give it to them.
 
-    def check_name(self, prefix: str) -> None:
-        """Refuse a name that living agents have. ValueError."""
-        with self._lock:
-            holders = self._names.get(prefix)
-        if holders and len(self.alive(array("Q", holders))):
-            raise ValueError(f"name={prefix!r} is taken by {len(holders):,} agents: stop them, or choose another")
+        They are then called prefix-0, prefix-1, ...
 
-    def find(self, name: str) -> int | None:
-        """Return the address of the agent of this name, None when there is none alive."""
+        Raises:
+            ValueError: living agents have the name, or some that another thread is making.
+        """
+        with self._lock:
+            holders, _ = self._names.get(prefix, ([], None))
+            if prefix in self._reserved or len(self.alive(array("Q", holders))):
+                count = len(holders) or "other"
+                raise ValueError(f"name={prefix!r} is taken by {count} agents: stop them, or choose another")
+            self._reserved.add(prefix)
+
+        def give(addresses: "array[int]", json: bool | None) -> None:
+            with self._lock:
+                self._names[prefix] = list(addresses), json
+
+        try:
+            yield give
+        finally:
+            with self._lock:
+                self._reserved.discard(prefix)
+
+    def find(self, name: str) -> tuple[int, bool | None] | None:
+        """Return the agent of this name, its address and what its class says of JSON; None when none lives."""
         prefix, _, number = name.rpartition("-")
         with self._lock:
-            addresses = self._names.get(prefix)
-        if addresses is None or not number.isdecimal() or int(number) >= len(addresses):
+            addresses, json = self._names.get(prefix, ([], None))
+        if not number.isdecimal() or int(number) >= len(addresses):
             return None
         alive = self.alive(array("Q", [addresses[int(number)]]))
-        return alive[0] if alive else None
+        return (alive[0], json) if alive else None

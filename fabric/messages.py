@@ -24,7 +24,7 @@ STOP_AGENTS = 6
 PREWARM = 7
 SHUTDOWN = 8  # control lane: leave when all that lies in the lanes is handled
 REQUEST = 10  # an agent asks the coordinator for something: a SpawnRequest, or addresses to stop
-PING = 9  # control lane: answer with what only the worker knows
+EXPIRE = 9  # control lane: skip the messages of this token that are not begun; nobody waits for them any more
 
 RAW = 1
 PICKLE = 2

@@ -1,16 +1,15 @@
 """Send for the coordinator's program: what a Fabric, and the references that it gave out, do with messages."""
 
-import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from fabric.agent import AgentGroup, AgentRef, addresses_of
 from fabric.channel import as_sequence
 from fabric.config import FabricConfig
-from fabric.errors import FabricError
-from fabric.pending import Promise, settle
+from fabric.errors import BackpressureError, FabricError
+from fabric.pending import Promise, deadline_of, settle
 from fabric.replies import Replies
 from fabric.spawning import Spawner
 from fabric.switchboard import Switchboard
@@ -31,8 +30,11 @@ class CoordinatorMessenger:
         bodies: Iterable[Any],
         timeout: float | None = None,
         return_exceptions: bool = False,
+        expire: bool = False,
     ) -> list[Any]:
         """Send body i to agent i, all at once; return the replies in order.
+
+        `expire` is for questions whose time is up: those that no agent has begun are then skipped.
 
         Raises:
             ValueError: unequal lengths, or a reference of another fabric.
@@ -40,11 +42,13 @@ class CoordinatorMessenger:
                 among the replies.
             TimeoutError: not all replies came in time.
         """
+        refs = _as_sequence(refs)
         addresses, sequence = self._matched(refs, bodies)
-        return self._collect(addresses, sequence, timeout, return_exceptions, _json_of(refs))
+        return self._collect(addresses, sequence, timeout, return_exceptions, _json_of(refs), expire)
 
     def tell_many(self, refs: Iterable[AgentRef], bodies: Iterable[Any], timeout: float | None = None) -> None:
         """Send body i to agent i; wait only for room."""
+        refs = _as_sequence(refs)
         addresses, sequence = self._matched(refs, bodies)
         self._switchboard.tell_many(addresses, sequence, timeout, _json_of(refs))
 
@@ -55,7 +59,7 @@ class CoordinatorMessenger:
             TimeoutError: messages are still in flight after `timeout` seconds.
         """
         self._switchboard.check_open()
-        if not self._switchboard.wait_quiet(_deadline(timeout)):
+        if not self._switchboard.wait_quiet(deadline_of(timeout)):
             raise TimeoutError(f"messages are still in flight after {timeout} s")
         self._switchboard.check_open()
 
@@ -67,6 +71,7 @@ class CoordinatorMessenger:
         return_exceptions: bool = False,
     ) -> list[Any]:
         """Do as ask_many, without blocking the event loop."""
+        refs = _as_sequence(refs)
         addresses, sequence = self._matched(refs, bodies)
         json = _json_of(refs)
         import asyncio  # 16 ms, and most programs never need it
@@ -86,8 +91,9 @@ class CoordinatorMessenger:
         timeout: float | None,
         return_exceptions: bool,
         json: bool | None,
+        expire: bool = False,
     ) -> list[Any]:
-        replies, failed = self._switchboard.ask_many(addresses, bodies, timeout, json)
+        replies, failed = self._switchboard.ask_many(addresses, bodies, timeout, json, expire)
         if failed and not return_exceptions:
             raise next(reply for reply in replies if isinstance(reply, FabricError))
         return replies
@@ -102,9 +108,9 @@ class CoordinatorMessenger:
         """See AgentRef.tell."""
         self._switchboard.tell(ref, body, timeout, wait)
 
-    def ask(self, ref: AgentRef, body: Any, timeout: float | None) -> Any:
+    def ask(self, ref: AgentRef, body: Any, timeout: float | None, expire: bool = False) -> Any:
         """See AgentRef.ask."""
-        return self._switchboard.ask(ref, body, timeout)
+        return self._switchboard.ask(ref, body, timeout, expire)
 
     def submit(self, ref: AgentRef, body: Any, wait: bool) -> "Future[Any]":
         """See AgentRef.submit."""
@@ -120,8 +126,14 @@ class CoordinatorMessenger:
         """See AgentRef.ask_async."""
         import asyncio
 
-        future = asyncio.wrap_future(self.submit(ref, body, True))
-        return await (future if timeout is None else asyncio.wait_for(future, timeout))
+        async def reply() -> Any:
+            try:
+                future = self.submit(ref, body, False)
+            except BackpressureError:  # the loop must not wait for room: a thread does
+                future = await asyncio.to_thread(self.submit, ref, body, True)
+            return await asyncio.wrap_future(future)
+
+        return await (reply() if timeout is None else asyncio.wait_for(reply(), timeout))
 
     def tell_group(self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None) -> None:
         """See AgentGroup.tell_all and tell_each."""
@@ -138,7 +150,7 @@ class CoordinatorMessenger:
     def stop_agents(self, addresses: "array[int]", timeout: float | None) -> None:
         """See AgentRef.stop."""
         self._switchboard.check_open()
-        self._spawner.stop(addresses, _deadline(timeout))
+        self._spawner.stop(addresses, deadline_of(timeout))
 
     def _bodies_for(self, group: AgentGroup, bodies: Any, same: bool) -> Any:
         if same:
@@ -146,13 +158,13 @@ class CoordinatorMessenger:
         return self._matched(group, bodies)[1]
 
 
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
+def _as_sequence(refs: Iterable[AgentRef]) -> Sequence[AgentRef]:
+    return refs if isinstance(refs, (AgentGroup, list, tuple)) else list(refs)
 
 
-def _json_of(refs: Any) -> bool | None:
+def _json_of(refs: Sequence[AgentRef]) -> bool | None:
     """What the receivers' classes say of the encoding; references of several minds get the fabric's choice."""
     if isinstance(refs, AgentGroup):
         return refs._json
-    choices = {ref._json for ref in refs} if isinstance(refs, (list, tuple)) else {None}
+    choices = {ref._json for ref in refs}
     return choices.pop() if len(choices) == 1 else None

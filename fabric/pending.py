@@ -6,6 +6,7 @@ entry's lock until it is done.
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -15,6 +16,19 @@ from fabric.errors import FabricError
 from fabric.messages import INDEX_MASK, ErrorInfo
 
 Finish = Callable[[], None]
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """Return when a timeout that begins now ends, in monotonic seconds.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    if timeout is None:
+        return None
+    if timeout != timeout:
+        raise ValueError("timeout=nan says nothing: give seconds, or None to wait for ever")
+    return time.monotonic() + timeout
 
 
 class Replied(Protocol):

@@ -7,6 +7,7 @@ What was ordered is kept until the agents stop: the successor of a dead worker m
 """
 
 import contextlib
+import operator
 import threading
 import time
 import weakref
@@ -103,8 +104,9 @@ class Spawner:
             EncodingError: the class or an argument cannot be sent.
         """
         check_agent_class(kind)
-        if isinstance(count, bool) or not isinstance(count, int):
+        if isinstance(count, bool) or not hasattr(count, "__index__"):
             raise TypeError(f"count={count!r} must be a whole number")
+        count = operator.index(count)
         if count < 0:
             raise ValueError(f"count={count} must be 0 or more")
         values = None if each is None else {name: list(items) for name, items in each.items()}
@@ -125,17 +127,20 @@ class Spawner:
         Raises:
             SpawnError: there is no room, or some could not be made; the others are stopped again.
         """
-        if name is not None:
-            self._directory.check_name(name)
+        if name is None:
+            return self._spawn_all(recipe, count)
+        with self._directory.reserve(name) as give:
+            group = self._spawn_all(recipe, count)
+            give(group.addresses, prefers_json(recipe.kind))
+        return self._group(recipe, group.addresses, lambda i: f"{name}-{i}")
+
+    def _spawn_all(self, recipe: Recipe, count: int) -> AgentGroup:
         group, failures = self.spawn_some(recipe, count)
         if failures:
             self.stop(group.addresses, None)
             raise SpawnError(
                 f"{len(failures):,} of {count:,} agents of {recipe.kind.__name__} could not be made", failures
             )
-        if name is not None:
-            self._directory.name(name, group.addresses)
-            return self._group(recipe, group.addresses, lambda i: f"{name}-{i}")
         return group
 
     def spawn_some(

@@ -8,6 +8,7 @@ bytes a call may have in a lane at a time follows the worker's pace (fabric.wind
 million messages does not put all of them before those of other threads.
 """
 
+import contextlib
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -17,8 +18,8 @@ from fabric.agent import AgentRef
 from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, encode_order
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
-from fabric.messages import COORDINATOR, INDEX_MASK, MESSAGE, ORDER, REPLY, show
-from fabric.pending import Many, One, Promise, error_in
+from fabric.messages import COORDINATOR, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, REPLY, show
+from fabric.pending import Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
 from fabric.ring import QUIET, ROOM, Batch, Peer
 from fabric.window import Window
@@ -111,12 +112,12 @@ class Switchboard:
         encoding, data = self.codec.encode(body, ref._json)
         self._send_one(self._senders[slot], MESSAGE | encoding << 16, ref._address, 0, data, timeout, wait)
 
-    def ask(self, ref: AgentRef, body: Any, timeout: float | None) -> Any:
+    def ask(self, ref: AgentRef, body: Any, timeout: float | None, expire: bool = False) -> Any:
         """Send a question, wait for the reply."""
         address = ref._address
         slot = self.slot_of(address)
         encoding, data = self.codec.encode(body, ref._json)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_of(timeout)
         entry = One(slot)
         correlation = self.replies.expect(entry)
         try:
@@ -125,7 +126,10 @@ class Switchboard:
             if not sender.send_one(meta, address, correlation, data):
                 self._send_one(sender, meta, address, correlation, data, timeout, True)
             if not self.replies.wait(entry, deadline):
-                raise TimeoutError(f"no reply from {ref!r} within {timeout} s; the message is handled all the same")
+                if expire:
+                    self._expire(slot, correlation)
+                fate = "skipped, unless it was begun" if expire else "handled all the same"
+                raise TimeoutError(f"no reply from {ref!r} within {timeout} s; the message is {fate}")
         except BaseException:
             self.replies.forget(correlation)
             raise
@@ -134,6 +138,12 @@ class Switchboard:
         if error is not None:
             raise error
         return value
+
+    def _expire(self, slot: int, correlation: int) -> None:
+        """Have a worker skip what it has not begun of what was asked together. It is only worth a try."""
+        meta = EXPIRE | NONE << 16
+        with contextlib.suppress(FabricError):
+            self._control[slot].send_one(meta, COORDINATOR, correlation, b"")
 
     def promise(self, ref: AgentRef, body: Any, wait: bool, entry: Promise) -> int:
         """Send a question whose reply goes to an entry of its own. Returns the correlation id."""
@@ -190,7 +200,7 @@ class Switchboard:
         def sent() -> bool:
             return self.closed is not None or sender.send_one(meta, target, correlation, data)
 
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_of(timeout)
         if not self.replies.wait_for(sent, ROOM, deadline):
             raise TimeoutError(f"no room in the lane to the worker of {show(target)} within {timeout} s")
         self.check_open()
@@ -202,15 +212,20 @@ class Switchboard:
     ) -> None:
         """Send a message to each address; `bodies` may be one body repeated (Same)."""
         slots = self.slots_of(addresses)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_of(timeout)
         self._send_chunks(addresses, slots, bodies, None, deadline, json)
 
     def ask_many(
-        self, addresses: "array[int]", bodies: Sequence[Any], timeout: float | None, json: bool | None = None
+        self,
+        addresses: "array[int]",
+        bodies: Sequence[Any],
+        timeout: float | None,
+        json: bool | None = None,
+        expire: bool = False,
     ) -> tuple[list[Any], bool]:
         """Send a question to each address; return the replies in order, and whether errors are among them."""
         slots = self.slots_of(addresses)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_of(timeout)
         replies: list[Any] = []
         failed = False
         for start in range(0, len(addresses), _MOST_TOGETHER):
@@ -220,6 +235,8 @@ class Switchboard:
             try:
                 self._send_chunks(addresses[part], slots[part], bodies[part], first, deadline, json)
                 if not self.replies.wait(entry, deadline):
+                    for slot in set(entry.slots) if expire else ():
+                        self._expire(slot, first)
                     raise TimeoutError(f"{entry.owed:,} of {len(addresses):,} replies did not come within {timeout} s")
             except BaseException:
                 self.replies.forget(first)

@@ -101,18 +101,22 @@ def test_the_agents_of_a_worker_given_up_are_lost(directory, lanes):
 
 def test_names_belong_to_those_who_live(directory):
     addresses = _spawn(directory, 2)
-    directory.check_name("clerk")
-    directory.name("clerk", addresses)
-    assert [directory.find(name) for name in ("clerk-0", "clerk-1")] == list(addresses)
+    with directory.reserve("clerk") as give:
+        with pytest.raises(ValueError, match="is taken"), directory.reserve("clerk"):
+            pass  # another thread is making them
+        assert directory.find("clerk-0") is None
+        give(addresses, True)
+    assert [directory.find(name) for name in ("clerk-0", "clerk-1")] == [(address, True) for address in addresses]
     assert [directory.find(name) for name in ("clerk-2", "clerk--1", "clerk-²", "clerk", "-0", "a-b-0")] == [None] * 6
-    with pytest.raises(ValueError, match="name='clerk' is taken by 2 agents"):
-        directory.check_name("clerk")
+    with pytest.raises(ValueError, match="name='clerk' is taken by 2 agents"), directory.reserve("clerk"):
+        pass
     directory.close(addresses[:1])
     assert directory.find("clerk-0") is None
-    with pytest.raises(ValueError, match="is taken"):
-        directory.check_name("clerk")
+    with pytest.raises(ValueError, match="is taken"), directory.reserve("clerk"):
+        pass
     directory.close(addresses)
-    directory.check_name("clerk")
+    with directory.reserve("clerk"):
+        pass
 
 
 def test_threads_get_different_addresses():

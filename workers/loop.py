@@ -20,6 +20,8 @@ from fabric.codec import Undecodable, refusal
 from fabric.messages import (
     COORDINATOR,
     CURSOR_LANE_SHIFT,
+    EXPIRE,
+    INDEX_BITS,
     MESSAGE,
     PREWARM,
     REPLY,
@@ -39,8 +41,9 @@ from fabric.workers.keeper import Keeper
 from fabric.workers.ledger import Ledger, Stretch
 from fabric.workers.outbox import Slice
 from fabric.workers.publisher import Publisher
-from fabric.workers.recovery import Recovery
+from fabric.workers.recovery import DONE, Recovery
 
+_EXPIRED_KEPT = 10_000
 _IDLE_LOOK = 1.0  # seconds; the C core wakes as often on its own, as a safety net
 
 
@@ -77,6 +80,8 @@ class Loop:
         self._handled[COORDINATOR] = 0  # our predecessor's; what it had not committed comes again
         self._unpublished: list[Stretch] = []  # handled, but some effect found no room anywhere yet
         self._handlers = {MESSAGE: self._messages, REPLY: self._replies}
+        self._handlers[EXPIRE] = self._expiries
+        self._expired: dict[int, None] = {}  # tokens in order; bounded, for many were handled before the word came
         self._handlers.update(dict.fromkeys((SPAWN, STOP_AGENTS, PREWARM, SHUTDOWN), self._orders))
 
     def start(self, orders: list[Any]) -> None:
@@ -123,6 +128,8 @@ class Loop:
         keeper, outbox = self._keeper, self._outbox
         if self._recovery is not None and self._recovery.concerns(received):
             self._recovery.mark(received)
+        if self._expired and received.asks:
+            self._skip_expired(received)
         host.begin(received)
         host.cursor[1] = lane << CURSOR_LANE_SHIFT | received.end - received.bytes
         first = 0
@@ -202,6 +209,22 @@ class Loop:
             host.send_reply(sender, target, correlation, refusal(recovery.lost(target, correlation)))
         for address, error in lost:
             host.lose(address, error)
+
+    def _expiries(self, received: Received) -> None:
+        """Note what nobody waits for any more. Control lanes come first: it may be skipped still."""
+        self._expired.update(dict.fromkeys(correlation >> INDEX_BITS for correlation in received.correlations()))
+        while len(self._expired) > _EXPIRED_KEPT:
+            del self._expired[next(iter(self._expired))]
+        self._commit_all(received)
+
+    def _skip_expired(self, received: Received) -> None:
+        if received.lane != COORDINATOR:
+            return
+        for index, correlation in enumerate(received.correlations()):
+            if correlation and correlation >> INDEX_BITS in self._expired:
+                received.bodies[index] = DONE
+                received.undecodable = True
+                self._counters[count.EXPIRED] += 1
 
     def _replies(self, received: Received) -> None:
         """Give answers to the coroutines of this worker that asked."""

@@ -289,7 +289,7 @@ class WorkerMessenger:
 
         return asyncio.wait_for(future, timeout)
 
-    def ask(self, ref: AgentRef, body: Any, timeout: float | None) -> Any:
+    def ask(self, ref: AgentRef, body: Any, timeout: float | None, expire: bool = False) -> Any:
         """Refuse: a handler that waits stops all agents of its worker, maybe the one it waits for."""
         raise FabricError(NO_WAITING)
 
