@@ -25,6 +25,8 @@ from fabric.directory import Directory
 from fabric.errors import ClosedError, FabricError
 from fabric.messages import COORDINATOR, DeadLetter
 from fabric.messenger import CoordinatorMessenger
+from fabric.pending import deadline_of
+from fabric.postmortem import count_messages
 from fabric.replies import Replies
 from fabric.segment import Segment
 from fabric.spawning import Care, Spawner
@@ -36,6 +38,7 @@ from fabric.waving import Waves
 
 _log = logging.getLogger("fabric")
 _LEAVE_PATIENCE = 5.0  # seconds that a worker has to leave once it has nothing left to do: on_stop may take time
+_DRAIN_NOTICE = 10.0  # seconds from word to word of what close() waits for
 _LEAVE_QUICKLY = 1.0  # seconds when the work is dropped anyway: after an exception, after Ctrl-C
 _HINTS = {
     errno.EMFILE: "raise the limit of open files, ulimit -n, or lower max_workers",
@@ -230,7 +233,7 @@ class Fabric(CoordinatorMessenger):
         workers = tuple(
             worker_statistics(
                 slot,
-                slot in running,
+                running[slot].pid if slot in running else None,
                 self._directory.count(slot),
                 self._segment.counters_of(slot),
                 self._peer.backlog(slot)[0],
@@ -246,6 +249,7 @@ class Fabric(CoordinatorMessenger):
             late_replies=self._replies.late,
             dead_letters=self._unasked.count,
             restarts=self._supervisor.restarts,
+            redelivered=self._supervisor.redelivered,
             alarms=own_alarms + sum(worker.alarms for worker in workers),
         )
 
@@ -291,10 +295,11 @@ class Fabric(CoordinatorMessenger):
 
     # The end.
 
-    def close(self, drain: bool | None = None) -> None:
+    def close(self, drain: bool | None = None, timeout: float | None = None) -> None:
         """Stop all agents and workers. Safe to call twice, and from any thread.
 
-        `drain` (by default as configured): first wait until all that was told has been handled.
+        `drain` (by default as configured): first wait until all that was told has been handled, and what
+        followed from it; `timeout` bounds that, in seconds. What is dropped is said in the log.
         """
         with self._closing:
             if self._closed:
@@ -302,9 +307,24 @@ class Fabric(CoordinatorMessenger):
             drain = self.config.drain if drain is None else drain
             try:
                 if drain and self._supervisor.crew.workers:
-                    self._switchboard.wait_quiet(None)
+                    self._finish_work(deadline_of(timeout))
             finally:
                 self._shut_down(_LEAVE_PATIENCE if drain else _LEAVE_QUICKLY)
+
+    def _finish_work(self, deadline: float | None) -> None:
+        """Wait until nothing is in flight; now and then say what is waited for."""
+        while True:
+            now = time.monotonic()
+            step = now + _DRAIN_NOTICE
+            if self._switchboard.wait_quiet(step if deadline is None else min(step, deadline)):
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            busy = [f"worker {w.slot} (pid {w.pid})" for w in self.statistics().workers if w.alive]
+            _log.warning(
+                "close() waits for messages in flight to %s: close(timeout=...), close(drain=False), Ctrl-C drop them",
+                ", ".join(busy),
+            )
 
     def _shut_down(self, patience: float) -> None:
         self._closed = True
@@ -314,11 +334,20 @@ class Fabric(CoordinatorMessenger):
         finally:
             self._final = self._take_statistics()
             self._supervisor.crew.close()
+            self._say_what_is_dropped()
             self._switchboard.close(_CLOSED)
             self._replies.close(ClosedError(_CLOSED))
             self._peer.close()
             self._supervisor.crew.close_descriptors()  # not before: their numbers are soon somebody else's
             self._segment.close()
+
+    def _say_what_is_dropped(self) -> None:
+        """Log how many messages lie in the lanes of the workers, which are gone."""
+        if self._peer.quiet():
+            return
+        dropped = sum(count_messages(self._segment, slot) for slot in range(1, self._peer.processes))
+        if dropped:
+            _log.warning("%s messages were dropped: they were not handled when the fabric was closed", f"{dropped:,}")
 
     def _forget_after_fork(self) -> None:
         """Make this copy of the fabric unusable in a forked child, and let go of its descriptors."""

@@ -22,4 +22,4 @@ STARTED_NS = 23  # monotonic clock
 SNAPSHOTS = 24  # taken of agents
 REPLAYED = 25  # messages handled again after a crash for the state of their agents
 EXPIRED = 27  # messages skipped, for whoever asked had given up (expire=True)
-REDELIVERED = 26  # messages behind the head when a successor began: handled again
+RECOVERY_NS = 26  # from a worker seen dead to its successor at work, in all

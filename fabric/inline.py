@@ -64,6 +64,7 @@ class InlineHost(Host):
         outbox = cast(Any, Outbox(turns.lanes, config))
         super().__init__(identity, turns.codec, outbox, turns.lanes.table, _NEVER)
         self._turns = turns
+        self.pid = os.getpid()
         self.clock = lambda: turns.now
         self.wake = turns.wake
         self.counters = memoryview(bytearray(8 * COUNTERS)).cast("Q")

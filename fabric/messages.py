@@ -112,6 +112,17 @@ class ErrorInfo(NamedTuple):
     exception: bytes | None
 
 
+class TakeOverOrder(NamedTuple):
+    """Tell a worker what its slot comes with.
+
+    What lies in the control lane before counter `control` was meant for somebody else; `died_ns` is when its
+    predecessor was seen dead (monotonic clock), 0 when it has none.
+    """
+
+    control: int
+    died_ns: int
+
+
 class SkipOrder(NamedTuple):
     """Tell the successor of a dead worker which message not to handle, and what one who asked is told instead."""
 

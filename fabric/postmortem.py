@@ -30,6 +30,7 @@ class Victim(NamedTuple):
     correlation: int
     encoding: int
     body: bytes
+    again: int  # messages of its batch that its successor handles again, this one included
 
     def __str__(self) -> str:
         return f"a message {'asked of' if self.correlation else 'told'} {show(self.target)}"
@@ -49,18 +50,44 @@ def examine(segment: Segment, slot: int) -> Victim | None:
         return None
     data = segment.lane_data(lane, slot)
     head = segment.head_of(slot, lane)
+    again = 0
     for _ in range(index):
         record = _record_at(data, position)
         if record is None:
             return None
         padding, size = record
         position += padding
+        again += position >= head
         begin, position = position, position + (size + _ALIGN - 1) // _ALIGN * _ALIGN
     if begin < head:
         return None
     at = begin % len(data)
-    _, _, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
-    return Victim(lane, begin, target, sender, correlation, encoding, bytes(data[at + _HEADER_BYTES : at + size]))
+    _, kind, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
+    if kind != MESSAGE:
+        return None
+    return Victim(
+        lane, begin, target, sender, correlation, encoding, bytes(data[at + _HEADER_BYTES : at + size]), again
+    )
+
+
+def count_messages(segment: Segment, slot: int) -> int:
+    """Count the messages in the lanes to a worker that is dead: between their heads and their ends.
+
+    Bytes that are no records end the count of a lane.
+    """
+    found = 0
+    for lane in range(segment.layout.processes):
+        data = segment.lane_data(lane, slot)
+        position, end = segment.head_of(slot, lane), segment.tail_of(lane, slot)
+        while position < end and len(data):
+            record = _record_at(data, position)
+            if record is None:
+                break
+            padding, size = record
+            (kind,) = struct.unpack_from("<H", data, (position + padding) % len(data) + 4)
+            position += padding + (size + _ALIGN - 1) // _ALIGN * _ALIGN
+            found += kind == MESSAGE
+    return found
 
 
 def in_hand(segment: Segment, slot: int) -> tuple[int, int] | None:
@@ -79,7 +106,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def _record_at(data: memoryview, position: int) -> tuple[int, int] | None:
-    """Return (bytes of padding before it, its size with the header) of the message at a counter."""
+    """Return (bytes of padding before it, its size with the header) of the record at a counter."""
     padding = 0
     while True:
         offset = (position + padding) % len(data)
@@ -87,6 +114,6 @@ def _record_at(data: memoryview, position: int) -> tuple[int, int] | None:
         if kind == _PAD and _ALIGN <= size <= len(data) - offset and padding == 0:
             padding = size
             continue
-        if kind != MESSAGE or not _HEADER_BYTES <= size <= len(data) - offset:
+        if not _HEADER_BYTES <= size <= len(data) - offset:
             return None  # not what the worker saw: it cannot be trusted to blame anybody
         return padding, size

@@ -130,6 +130,11 @@ class Layout:
         return int(lib.fab_heads_offset())
 
     @property
+    def tails_offset(self) -> int:
+        """Where the tails of a process's outgoing lanes begin in its block."""
+        return int(lib.fab_tails_offset(self.header))
+
+    @property
     def begun_offset(self) -> int:
         """Where the words `begun`, one a lane, and then the words `handled` begin in a process's block."""
         return int(lib.fab_begun_offset(self.header))

@@ -153,6 +153,11 @@ class Segment:
         start = self.layout.block_offset(process) + self.layout.heads_offset + lane * LINE_BYTES
         return memoryview(self.whole)[start : start + 8].cast("Q")[0]
 
+    def tail_of(self, process: int, lane: int) -> int:
+        """The tail of one of a process's outgoing lanes."""
+        start = self.layout.block_offset(process) + self.layout.tails_offset + lane * LINE_BYTES
+        return memoryview(self.whole)[start : start + 8].cast("Q")[0]
+
     def close(self) -> None:
         """Give up the descriptor and the mappings. Safe to call twice."""
         self._whole = self._own = None

@@ -27,6 +27,8 @@ class WorkerStatistics:
     dropped_bytes: int
     snapshots: int
     replayed: int
+    expired: int
+    recovery_seconds: float
 
     @property
     def batch_size(self) -> float:
@@ -44,6 +46,7 @@ class Statistics:
     late_replies: int
     dead_letters: int
     restarts: int
+    redelivered: int
     alarms: int
 
     @property
@@ -57,13 +60,16 @@ class Statistics:
 
 
 def worker_statistics(
-    slot: int, alive: bool, agents: int, counters: memoryview, lane_bytes: int, sent: int
+    slot: int, pid: int | None, agents: int, counters: memoryview, lane_bytes: int, sent: int
 ) -> WorkerStatistics:
-    """Read a worker's counters. They are its own words, each written by it alone; nothing is locked."""
+    """Read a worker's counters. They are its own words, each written by it alone; nothing is locked.
+
+    `pid` is that of the process that runs in the slot, None when none does.
+    """
     return WorkerStatistics(
         slot=slot,
-        pid=counters[count.PID],
-        alive=alive,
+        pid=counters[count.PID] if pid is None else pid,
+        alive=pid is not None,
         agents=agents,
         received=counters[count.RECEIVED],
         batches=counters[count.BATCHES],
@@ -77,4 +83,6 @@ def worker_statistics(
         dropped_bytes=counters[count.DROPPED_BYTES],
         snapshots=counters[count.SNAPSHOTS],
         replayed=counters[count.REPLAYED],
+        expired=counters[count.EXPIRED],
+        recovery_seconds=counters[count.RECOVERY_NS] / 1e9,
     )

@@ -18,7 +18,7 @@ from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
 from fabric.hangs import HangWatch, Sighting
-from fabric.messages import ENCODINGS, SHUTDOWN, DeadLetter, SkipOrder
+from fabric.messages import COORDINATOR, ENCODINGS, SHUTDOWN, DeadLetter, SkipOrder, TakeOverOrder
 from fabric.pending import One
 from fabric.postmortem import Victim, examine, in_hand, is_stopped
 from fabric.restart import GiveUp, RestartPolicy
@@ -59,7 +59,9 @@ class Supervisor:
         self._going: set[int] = set()  # sent away, and not seen dead yet
         self._hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
         self._hung: dict[int, str] = {}  # why we killed which pid
+        self._died_ns: dict[int, int] = {}  # by slot, monotonic clock
         self.restarts = 0
+        self.redelivered = 0  # messages that a dead worker had begun and its successor gets again
         self.crew = Crew(config, segment, usable_cpus(), self._worker_died, switchboard.replies.wake_and_drain)
         for process, bell in enumerate(self.crew.bells):
             self._peer.set_bell(process, bell)
@@ -85,7 +87,8 @@ class Supervisor:
             with self._lock:
                 self._policies[slot] = RestartPolicy(self._config.max_restarts, self._config.restart_window)
             self._switchboard.use(slot)
-            self.crew.start(slot, [])
+            control = self._segment.tail_of(COORDINATOR, slot + self._peer.processes)
+            self.crew.start(slot, [TakeOverOrder(control, 0)])  # an order to leave may lie there for one who died
         self.crew.wait_started(wanted, _START_PATIENCE)
         spawner.slots = self.slots
 
@@ -124,6 +127,7 @@ class Supervisor:
             self._peer.ring(process)
         if policy is None:
             return
+        self._died_ns[death.slot] = time.monotonic_ns()
         progress = self._peer.progress(death.slot)
         decision = policy.died(time.monotonic(), progress != self._progress[death.slot])
         self._progress[death.slot] = progress
@@ -132,6 +136,7 @@ class Supervisor:
         message = "" if victim is None else f"{victim} ({why})" if why else str(victim)
         error = WorkerLostError(death.slot, death.pid, death.exitcode, message)
         if victim is not None:
+            self.redelivered += victim.again
             self._blame(death, victim, error, why)
         if isinstance(decision, GiveUp):
             self._give_up(death.slot, error, decision.reason)
@@ -173,7 +178,8 @@ class Supervisor:
 
     def _succeed(self, slot: int) -> None:
         if slot in self.slots and self._spawner is not None:
-            self.crew.start(slot, [*self._skips.get(slot, []), *self._spawner.orders_of(slot)])
+            take_over = TakeOverOrder(0, self._died_ns[slot])
+            self.crew.start(slot, [take_over, *self._skips.get(slot, []), *self._spawner.orders_of(slot)])
 
     def _look_for_hangs(self) -> None:
         """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead."""

@@ -82,6 +82,7 @@ uint64_t fab_block_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_block_bytes(const struct fab_header *header, uint32_t process);
 uint64_t fab_data_offset(const struct fab_header *header, uint32_t from, uint32_t lane);
 uint64_t fab_heads_offset(void);
+uint64_t fab_tails_offset(const struct fab_header *header);
 uint64_t fab_begun_offset(const struct fab_header *header);
 uint64_t fab_journal_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_lane_bytes(const struct fab_header *header, uint32_t from, uint32_t lane);

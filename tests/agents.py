@@ -143,3 +143,12 @@ class Segfaulter(Agent):
 
 def dereference_null():
     ctypes.string_at(0)
+
+
+class Rally(Agent):
+    """Tells whoever told it, for ever."""
+
+    def on_message(self, body):
+        if body != "back":
+            self.other = body
+        self.other.tell("back")

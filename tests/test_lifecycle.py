@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 
 import psutil
 import pytest
 
 from fabric import ClosedError, Fabric, FabricConfig, FabricError
 from fabric.ring import PROCESSES_MAX
-from tests.agents import Counter, Echo
+from tests.agents import Counter, Echo, Rally, Sleeper
 
 PATIENCE = 30
 
@@ -196,3 +198,35 @@ def _in_session(process, session):
         return os.getsid(process.pid) == session
     except ProcessLookupError:
         return False
+
+
+def test_a_close_with_a_timeout_drops_what_goes_on_for_ever_and_says_so(caplog):
+    with Fabric(workers=2) as fab:
+        echo, flooder = fab.spawn_batch(Echo, 1)[0], fab.spawn_batch(Rally, 2)
+        flooder[0].tell(flooder[1])
+        flooder[1].tell(flooder[0])
+        assert echo.ask("here") == "here"
+        started = time.monotonic()
+        fab.close(timeout=0.3)
+        assert 0.3 <= time.monotonic() - started < PATIENCE
+    with Fabric(workers=1) as fab:
+        gate = fab.spawn_batch(Sleeper, 1)[0]
+        for _ in range(5):
+            gate.tell(0.3)
+        fab.close(drain=False)
+    assert "messages were dropped" in caplog.text
+
+
+def test_an_order_to_leave_for_a_worker_that_died_is_not_for_the_next_one():
+    with Fabric(workers=2, max_workers=2) as fab:
+        pid = fab.statistics().workers[1].pid
+        os.kill(pid, signal.SIGSTOP)
+        going = threading.Thread(target=fab.resize, args=(1,))
+        going.start()
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGKILL)
+        going.join(PATIENCE)
+        fab.resize(2)
+        agents = fab.spawn_batch(Echo, 10)
+        assert agents.ask_all("here", timeout=PATIENCE) == ["here"] * 10
+        assert fab.statistics().restarts == 0

@@ -33,6 +33,7 @@ from fabric.messages import (
     SpawnOrder,
     SpawnReport,
     StopOrder,
+    TakeOverOrder,
 )
 from fabric.ring import MESSAGES, ROOM, Lifeline, Peer
 from fabric.workers.host import Host
@@ -73,6 +74,7 @@ class Loop:
         self._closing = closing  # one word of the coordinator's: 1 when we are to leave at once
         self._ledger = Ledger(lambda lane: peer.lane_bytes(lane) // 2)
         self._leaving = False
+        self._died_ns = 0  # when our predecessor was seen dead
         self._keeper = keeper
         self._recovery: Recovery | None = recovery
         self._head_of = head_of
@@ -100,6 +102,8 @@ class Loop:
         self._publisher.publish_failures()
         self._outbox.flush()
         self._counters[count.AGENTS] = self._host.count
+        if self._died_ns:
+            self._counters[count.RECOVERY_NS] += time.monotonic_ns() - self._died_ns
 
     def run(self, batch_size: int, lifeline: Lifeline) -> None:
         """Work until told to leave, or until the coordinator is gone."""
@@ -253,6 +257,10 @@ class Loop:
             raise order.error
         if isinstance(order, SpawnOrder):
             return self._spawn(order)
+        if isinstance(order, TakeOverOrder):
+            self._peer.resume(self._peer.processes + COORDINATOR, order.control)
+            self._died_ns = order.died_ns
+            return None
         if isinstance(order, SkipOrder):
             return self._recovery.skip(order) if self._recovery is not None else None
         if isinstance(order, StopOrder):
