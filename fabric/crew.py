@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from fabric.config import FabricConfig
 from fabric.errors import FabricError
-from fabric.messages import STACK_SIGNAL, Boot
+from fabric.messages import Boot, COORDINATOR, STACK_SIGNAL
 from fabric.segment import Segment
 from fabric.wire import receive_frame, send_frame
 
@@ -329,6 +329,7 @@ class Crew:
                 if self._workers.get(worker.slot) == worker:
                     del self._workers[worker.slot]
                 os.close(worker.pidfd)
+                os.eventfd_write(self.bells[COORDINATOR], 1)  # now, not before: who closes looks at `empty`
                 self._changed.notify_all()
 
     def _stack_of(self, slot: int) -> str:

@@ -1,7 +1,9 @@
 """How a fabric ends: closed, interrupted, killed. Nothing is left behind."""
 
+import contextlib
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -13,8 +15,11 @@ import psutil
 import pytest
 
 from fabric import ClosedError, Fabric, FabricConfig, FabricError
+from fabric.crew import Crew
+from fabric.messages import COORDINATOR
 from fabric.ring import PROCESSES_MAX
 from tests.agents import Counter, Echo, Rally, Sleeper
+from fabric.segment import Segment
 
 PATIENCE = 30
 
@@ -122,6 +127,20 @@ def test_close_twice_is_closing_once():
     fab.close()
     with pytest.raises(ClosedError):
         fab.spawn_batch(Echo, 1)
+
+
+def test_who_waits_for_the_last_worker_to_leave_is_woken_when_its_slot_is_free():
+    with contextlib.closing(Segment.create(FabricConfig(), 1)) as segment:
+        crew = Crew(FabricConfig(), segment, 1, on_death=lambda death: None, on_attention=lambda: None)
+        try:
+            crew.start(1, [])
+            crew.wait_started([1], PATIENCE)
+            crew.kill(1)
+            assert crew.wait_ended(PATIENCE)
+            assert select.select([crew.bells[COORDINATOR]], [], [], 0)[0], "it would sleep on, for a second"
+        finally:
+            crew.close()
+            crew.close_descriptors()
 
 
 def test_an_unclosed_fabric_warns_and_is_closed():
