@@ -1,13 +1,18 @@
 """Start worker processes, watch them, and say how they end. Decides nothing: the coordinator does.
 
 coordinator process                                fork server          worker k
-  Crew.start(k) --------------------socket-------> fork ------------->  runs
+  Crew.start(k) --------------------socket-------> fork ------------->  waits at its gate
+  watcher <---- born: pidfd and the gate's key ---------                  |
+          ------ opens the gate ----------------------------------------> runs
   watcher thread, in poll on:
     each worker's pidfd     readable: it is dead (only the kernel says so)
     the server's socket     births, and how each one ended
     the attention bell      a worker has something for a coordinator that waits for nothing
     its own bell            there is something new to watch, or it is time to leave
     the lifeline's reader   never readable; its writer is what workers hang on
+
+A worker does nothing before its pidfd is watched. Whatever is killed or fails on the way, the key is lost with it
+and the worker ends at its gate: none ever runs unwatched in a slot, beside another that is started there.
 """
 
 import contextlib
@@ -21,16 +26,16 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fabric.config import FabricConfig
 from fabric.errors import FabricError
 from fabric.messages import Boot, COORDINATOR, STACK_SIGNAL
+from fabric.launch import launch
 from fabric.segment import Segment
 from fabric.wire import receive_frame, send_frame
 
-_BOOTSTRAP = "import sys; sys.path[:] = sys.argv.pop().split(chr(31)); from fabric.workers.__main__ import main; main()"
 _log = logging.getLogger("fabric")
 _STACK_BYTES = 64 << 10
 _STACK_PATIENCE = 0.5  # seconds that a hung worker has to say where it hangs
@@ -41,12 +46,14 @@ _STATUS_PATIENCE = 1.0  # seconds that the exit status of a dead worker may take
 class Death(NamedTuple):
     """A worker that ended. `exitcode` as in multiprocessing: a signal is negative; None when not known.
 
-    `stack` is what faulthandler left of it, "" for nothing.
+    `pid` is 0 for one that could not be started, and `why` says what was in the way; `stack` is what faulthandler
+    left of it, "" for nothing.
     """
 
     slot: int
     pid: int
     exitcode: int | None
+    why: str = ""
     stack: str = ""
 
 
@@ -76,6 +83,7 @@ class Crew:
         self._on_attention = on_attention
         self._workers: dict[int, Worker] = {}
         self._statuses: dict[int, int] = {}
+        self._expected: set[int] = set()  # slots whose worker the fork server has been asked for
         self._changed = threading.Condition()
         self._starting = threading.Lock()  # one frame at a time on the socket
         self._leaving = False
@@ -110,30 +118,51 @@ class Crew:
             return dict(self._workers)
 
     def start(self, slot: int, orders: list[Any]) -> None:
-        """Start a worker in a slot; it carries out `orders` before it looks at its lanes. Returns at once."""
-        with self._starting:
-            self._start(slot, orders)
+        """Start a worker in a slot; it carries out `orders` before it looks at its lanes. Returns at once.
+
+        Where the machine refuses what that takes, it is told as a death, and whether to try again is decided there.
+        """
+        try:
+            with self._starting:
+                self._start(slot, orders)
+        except OSError as error:
+            why = error.strerror or str(error)
+            self.call_later(0, lambda: self._stillborn(slot, why))
 
     def _start(self, slot: int, orders: list[Any]) -> None:
         if self._config.start_method == "spawn":
             self._spawn(slot, orders)
             return
-        for _ in range(2):
-            try:
-                assert self._link is not None
-                send_frame(self._link, (slot, orders), (self._new_stack(slot),))
-                return
-            except OSError:  # the fork server was killed: its workers go on, and it is replaced
-                self._close_server()
-                self._start_server()
-        raise FabricError("the fork server dies as soon as it starts; python -m fabric doctor may tell why")
-
-    def wait_started(self, slots: list[int], timeout: float) -> None:
-        """Wait until workers run in these slots. FabricError when they do not in time."""
+        if self._link is None:  # the fork server was killed: its workers go on, and it is replaced
+            self._start_server()
+        assert self._link is not None
         with self._changed:
-            if not self._changed.wait_for(lambda: all(slot in self._workers for slot in slots), timeout):
+            self._expected.add(slot)
+        try:
+            send_frame(self._link, (slot, orders), (self._new_stack(slot),))
+        except OSError:  # killed: the watcher reads what it had still to say, then takes note of what it left undone
+            with contextlib.suppress(OSError):
+                self._link.shutdown(socket.SHUT_WR)
+        except BaseException:
+            with self._changed:
+                self._expected.discard(slot)
+            raise
+
+    def wait_started(self, slots: list[int], timeout: float, failed: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until workers run in these slots. False: `failed` says that one of them never will.
+
+        Raises:
+            FabricError: they do not run in time.
+        """
+
+        def running() -> bool:
+            return all(slot in self._workers for slot in slots)
+
+        with self._changed:
+            if not self._changed.wait_for(lambda: running() or failed(), timeout):
                 missing = [slot for slot in slots if slot not in self._workers]
                 raise FabricError(f"workers {missing} did not start within {timeout} s: see their messages above")
+            return running()
 
     def kill(self, slot: int) -> None:
         """Kill a worker; its death is told as any other's. Nothing happens when there is none."""
@@ -218,24 +247,12 @@ class Crew:
         self._stacks[slot] = os.memfd_create("shm-fabric-stack", os.MFD_CLOEXEC)
         return self._stacks[slot]
 
-    def _launch(self, slot: int | None) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        ours, theirs = socket.socketpair()
-        boot = self._boot(slot)
-        inherited = [theirs.fileno(), boot.memfd, boot.lifeline, boot.attention, *boot.bells]
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with theirs, _interrupts_blocked():
-            process = subprocess.Popen(
-                [sys.executable, *flags, "-c", _BOOTSTRAP, str(theirs.fileno()), "\x1f".join(boot.sys_path)],
-                pass_fds=inherited,
-                stdin=subprocess.DEVNULL,
-            )
-        send_frame(ours, boot)
-        return process, ours
-
     def _start_server(self) -> None:
-        self._server, self._link = self._launch(None)
-        with contextlib.suppress(AttributeError):
-            os.eventfd_write(self._bell, 1)
+        boot = self._boot(None)
+        self._server, self._link = launch(boot)
+        with contextlib.suppress(ConnectionError):  # it is dead already: the watcher, or who sends next, finds out
+            send_frame(self._link, boot)
+        os.eventfd_write(self._bell, 1)
 
     def _close_server(self) -> None:
         if self._link is not None:
@@ -245,11 +262,20 @@ class Crew:
         self._server = self._link = None
 
     def _spawn(self, slot: int, orders: list[Any]) -> None:
-        process, link = self._launch(slot)
+        boot = self._boot(slot)
+        process, link = launch(boot)
         with link:
-            send_frame(link, orders, (self._new_stack(slot),))
-        self._spawned[process.pid] = process
-        self._born(slot, process.pid, os.pidfd_open(process.pid))
+            try:
+                pidfd = os.pidfd_open(process.pid)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            self._spawned[process.pid] = process
+            self._born(slot, process.pid, pidfd)
+            with contextlib.suppress(ConnectionError):  # it is dead: its pidfd says so
+                send_frame(link, boot)
+                send_frame(link, orders, (self._new_stack(slot),))
 
     # Watching.
 
@@ -304,14 +330,44 @@ class Crew:
             return
         try:
             (event, slot, pid, *rest), descriptors = receive_frame(link)
-        except (EOFError, OSError):  # killed: replaced when a worker is to be started
-            with contextlib.suppress(OSError):
-                link.close()
+        except (EOFError, OSError):
+            self._server_ended(link)
             return
         if event == "born":
-            self._born(slot, pid, descriptors[0])
-        else:
-            self._statuses[pid] = rest[0]
+            self._greet(slot, pid, descriptors)
+            return
+        self._statuses[pid] = rest[0]
+
+    def _server_ended(self, link: socket.socket) -> None:
+        """Take note that the fork server was killed, and of what it left undone; it is replaced when it is needed."""
+        with self._starting:
+            if self._link is link:
+                self._close_server()
+            with self._changed:
+                undone, self._expected = self._expected, set()
+        for slot in sorted(undone):
+            self._stillborn(slot, "the fork server died before it had done so")
+
+    def _stillborn(self, slot: int, why: str) -> None:
+        """Tell of a worker that never ran as of one that died."""
+        self._on_death(Death(slot, 0, None, why))
+        with self._changed:
+            self._changed.notify_all()
+
+    def _greet(self, slot: int, pid: int, descriptors: list[int]) -> None:
+        """Watch a worker that was forked, and only then open its gate."""
+        with self._changed:
+            self._expected.discard(slot)
+        if len(descriptors) < 2:  # our table of descriptors is full: without its key it ends at the gate
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._stillborn(slot, "there is no descriptor left to watch it by; raise the limit, ulimit -n")
+            return
+        pidfd, key = descriptors
+        self._born(slot, pid, pidfd)
+        with contextlib.suppress(OSError):  # it is dead: its pidfd says so
+            os.write(key, b"\0")
+        os.close(key)
 
     def _born(self, slot: int, pid: int, pidfd: int) -> None:
         with self._changed:
@@ -323,7 +379,7 @@ class Crew:
         """Tell of a death; only then is the slot free, so that nobody starts another worker there meanwhile."""
         exitcode = self._exit_status(worker)
         try:
-            self._on_death(Death(worker.slot, worker.pid, exitcode, self._stack_of(worker.slot)))
+            self._on_death(Death(worker.slot, worker.pid, exitcode, stack=self._stack_of(worker.slot)))
         finally:
             with self._changed:
                 if self._workers.get(worker.slot) == worker:
@@ -348,16 +404,6 @@ class Crew:
             if select.select([link], [], [], _STATUS_PATIENCE)[0]:
                 self._hear_server()
         return self._statuses.pop(worker.pid, None)
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start a process that Ctrl-C does not reach before it has said that it ignores it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _clear(eventfd: int) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 
 from fabric.config import FabricConfig, usable_cpus
-from fabric.counters import CLOSING
+from fabric.counters import CLOSING, PID
 from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
@@ -60,6 +60,7 @@ class Supervisor:
         self._hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
         self._hung: dict[int, str] = {}  # why we killed which pid
         self._died_ns: dict[int, int] = {}  # by slot, monotonic clock
+        self._obstacle = ""  # why a worker could last not be started
         self.restarts = 0
         self.redelivered = 0  # messages that a dead worker had begun and its successor gets again
         self.crew = Crew(config, segment, usable_cpus(), self._worker_died, switchboard.replies.wake_and_drain)
@@ -89,8 +90,11 @@ class Supervisor:
             self._switchboard.use(slot)
             control = self._segment.tail_of(COORDINATOR, slot + self._peer.processes)
             self.crew.start(slot, [TakeOverOrder(control, 0)])  # an order to leave may lie there for one who died
-        self.crew.wait_started(wanted, _START_PATIENCE)
-        spawner.slots = self.slots
+        try:
+            if not self.crew.wait_started(wanted, _START_PATIENCE, lambda: not set(wanted) <= set(self.slots)):
+                raise FabricError(f"not all of the workers {wanted} can be started: {self._obstacle}")
+        finally:
+            spawner.slots = self.slots
 
     def send_away(self, slots: Iterable[int]) -> None:
         """Have workers leave when their lanes are empty, and wait until they are gone."""
@@ -131,21 +135,29 @@ class Supervisor:
         progress = self._peer.progress(death.slot)
         decision = policy.died(time.monotonic(), progress != self._progress[death.slot])
         self._progress[death.slot] = progress
-        victim = examine(self._segment, death.slot)
+        victim = examine(self._segment, death.slot) if self._had_begun(death) else None
         why = self._hung.pop(death.pid, "")
         message = "" if victim is None else f"{victim} ({why})" if why else str(victim)
         error = WorkerLostError(death.slot, death.pid, death.exitcode, message)
+        if death.why:
+            self._obstacle = death.why
+            _log.warning("worker %d cannot be started: %s", death.slot, death.why)
         if victim is not None:
             self.redelivered += victim.again
             self._blame(death, victim, error, why)
         if isinstance(decision, GiveUp):
             self._give_up(death.slot, error, decision.reason)
             return
-        _log.warning("%s; a successor takes over its %d agents", error, self._directory.count(death.slot))
+        if not death.why:
+            _log.warning("%s; a successor takes over its %d agents", error, self._directory.count(death.slot))
+            self.restarts += 1
         if death.stack:
             _log.warning("the stack of worker %d at its end:\n%s", death.slot, death.stack)
-        self.restarts += 1
         self.crew.call_later(decision.delay, lambda: self._succeed(death.slot))
+
+    def _had_begun(self, death: Death) -> bool:
+        """Had this worker taken over its slot? Else what lies there is its predecessor's, which has been looked at."""
+        return self._segment.counters_of(death.slot)[PID] == death.pid != 0
 
     def _blame(self, death: Death, victim: Victim, error: WorkerLostError, why: str) -> None:
         """Note that a message killed a worker; see to it that it is not tried for ever."""

@@ -22,7 +22,7 @@ def send_frame(link: socket.socket, message: Any, descriptors: tuple[int, ...] =
 
 def receive_frame(link: socket.socket) -> tuple[Any, list[int]]:
     """Receive one frame and its descriptors. EOFError: the other end is gone."""
-    head, descriptors, _, _ = socket.recv_fds(link, _LENGTH.size, 4)
+    head, descriptors, _, _ = socket.recv_fds(link, _LENGTH.size, 4, socket.MSG_CMSG_CLOEXEC)
     while 0 < len(head) < _LENGTH.size:
         head += _some(link, _LENGTH.size - len(head))
     if not head:

@@ -38,6 +38,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.restart",
         "fabric.hangs",
         "fabric.workers.journal",
+        "fabric.launch",
     ),
     (
         "fabric.workers.keeper",

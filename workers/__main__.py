@@ -53,7 +53,10 @@ def main() -> None:
         with link:
             ForkServer(link, boot, worker_main).run()
         return
-    orders, descriptors = receive_frame(link)
+    try:
+        orders, descriptors = receive_frame(link)
+    except (EOFError, ConnectionError):
+        return
     link.close()
     status = worker_main(boot, boot.slot, orders, descriptors[0])
     sys.stdout.flush()

@@ -1,8 +1,9 @@
 """Fork workers that have the imports done, and tell the coordinator of their birth and death.
 
     coordinator                      fork server                      worker k
-      start(k, orders) ---socket---> fork ---------------------------> worker_main
-                       <--pid, pidfd-- before it may reap
+      start(k, orders) ---socket---> fork ---------------------------> waits at its gate
+                       <--pid, pidfd, key of the gate
+      watches the pidfd, opens ---------------------------------------> worker_main
       pidfd readable                  waitid --status--socket-->
       (end of socket)  -------------> leaves; its workers go on, or end with their lifeline
 
@@ -49,26 +50,33 @@ class ForkServer:
 
     def _fork(self, slot: int, orders: Any, stack: int) -> int | None:
         """Fork a worker and tell the coordinator; None when that is gone, and the worker with it."""
+        gate, key = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            self._become_worker(slot, orders, stack)
+            os.close(key)
+            self._become_worker(gate, slot, orders, stack)
+        os.close(gate)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = slot, pid
         try:
-            send_frame(self._link, ("born", slot, pid), (pidfd,))
+            send_frame(self._link, ("born", slot, pid), (pidfd, key))
         except OSError:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.waitpid(pid, 0)
             return None
+        finally:
+            os.close(key)
         return pidfd
 
-    def _become_worker(self, slot: int, orders: Any, stack: int) -> NoReturn:
+    def _become_worker(self, gate: int, slot: int, orders: Any, stack: int) -> NoReturn:
         status = 1
         try:
             self._link.close()
             for pidfd in self._children:
                 os.close(pidfd)
-            status = self._worker_main(self._boot, slot, orders, stack)
+            if os.read(gate, 1):  # else the key was lost: nobody watches us
+                os.close(gate)
+                status = self._worker_main(self._boot, slot, orders, stack)
         finally:
             os._exit(status)
 
