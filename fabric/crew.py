@@ -16,6 +16,7 @@ and the worker ends at its gate: none ever runs unwatched in a slot, beside anot
 """
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -40,6 +41,7 @@ _log = logging.getLogger("fabric")
 _STACK_BYTES = 64 << 10
 _STACK_PATIENCE = 0.5  # seconds that a hung worker has to say where it hangs
 _STACK_LOOK = 0.02
+_PAUSE = 0.1  # seconds until the supervisor thread tries again what the machine refused
 _STATUS_PATIENCE = 1.0  # seconds that the exit status of a dead worker may take from the fork server
 
 
@@ -102,9 +104,11 @@ class Crew:
                 self._start_server()
             self._watcher = threading.Thread(target=self._watch, name="fabric-supervisor", daemon=True)
             self._watcher.start()
-        except BaseException:
+        except BaseException as error:
             self._close_server()
             self.close_descriptors()
+            if isinstance(error, RuntimeError):
+                raise OSError(errno.EAGAIN, str(error)) from error  # "can't start new thread"
             raise
 
     def _eventfd(self) -> int:
@@ -280,19 +284,24 @@ class Crew:
     # Watching.
 
     def _watch(self) -> None:
-        poller = select.poll()
         while not self._leaving:
-            watched = self._watched()
-            for descriptor in watched:
-                poller.register(descriptor, select.POLLIN)
-            ready = [descriptor for descriptor, _ in poller.poll(self._run_due())]
-            for descriptor in watched:
-                poller.unregister(descriptor)
-            for descriptor in ready:
-                try:
-                    watched[descriptor]()
-                except Exception:  # whatever it was: the other workers are to be watched on
-                    _log.exception("the supervisor thread goes on after")
+            try:
+                self._look()
+            except Exception:  # memory may be short, so that nothing is certain: look again soon
+                _log.exception("the supervisor thread goes on after")
+                time.sleep(_PAUSE)
+
+    def _look(self) -> None:
+        """Wait until something happens, and see to it."""
+        watched = self._watched()
+        poller = select.poll()
+        for descriptor in watched:
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, _ in poller.poll(self._run_due()):
+            try:
+                watched[descriptor]()
+            except Exception:  # whatever it was: the other workers are to be watched on
+                _log.exception("the supervisor thread goes on after")
 
     def _run_due(self) -> float | None:
         """Run what is due; return milliseconds until the next, None when there is none."""
@@ -350,9 +359,18 @@ class Crew:
 
     def _stillborn(self, slot: int, why: str) -> None:
         """Tell of a worker that never ran as of one that died."""
-        self._on_death(Death(slot, 0, None, why))
+        self._tell(Death(slot, 0, None, why))
         with self._changed:
             self._changed.notify_all()
+
+    def _tell(self, death: Death) -> None:
+        """Tell of a death; once more if that fails, for want of memory, or nobody would ever take the slot."""
+        try:
+            self._on_death(death)
+        except Exception as error:
+            _log.exception("the death of worker %d is told again after", death.slot)
+            again = Death(death.slot, 0, None, f"{type(error).__name__}: {error}")
+            self.call_later(_PAUSE, lambda: self._tell(again))
 
     def _greet(self, slot: int, pid: int, descriptors: list[int]) -> None:
         """Watch a worker that was forked, and only then open its gate."""
@@ -379,7 +397,7 @@ class Crew:
         """Tell of a death; only then is the slot free, so that nobody starts another worker there meanwhile."""
         exitcode = self._exit_status(worker)
         try:
-            self._on_death(Death(worker.slot, worker.pid, exitcode, stack=self._stack_of(worker.slot)))
+            self._tell(Death(worker.slot, worker.pid, exitcode, stack=self._stack_of(worker.slot)))
         finally:
             with self._changed:
                 if self._workers.get(worker.slot) == worker:

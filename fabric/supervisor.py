@@ -131,7 +131,8 @@ class Supervisor:
             self._peer.ring(process)
         if policy is None:
             return
-        self._died_ns[death.slot] = time.monotonic_ns()
+        if not death.why:
+            self._died_ns[death.slot] = time.monotonic_ns()
         progress = self._peer.progress(death.slot)
         decision = policy.died(time.monotonic(), progress != self._progress[death.slot])
         self._progress[death.slot] = progress
@@ -189,9 +190,13 @@ class Supervisor:
         self._unasked.put_aside(letter, told)
 
     def _succeed(self, slot: int) -> None:
-        if slot in self.slots and self._spawner is not None:
+        if slot not in self.slots or self._spawner is None:
+            return
+        try:
             take_over = TakeOverOrder(0, self._died_ns[slot])
             self.crew.start(slot, [take_over, *self._skips.get(slot, []), *self._spawner.orders_of(slot)])
+        except Exception as error:  # no memory for the orders: to be tried again as if it had died
+            self._worker_died(Death(slot, 0, None, f"{type(error).__name__}: {error}"))
 
     def _look_for_hangs(self) -> None:
         """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead."""

@@ -4,6 +4,7 @@ The other end is a process of the same fabric, started by us or that started us:
 anyway, so a pickle gives it nothing. Nothing else ever holds an end of this socket.
 """
 
+import os
 import pickle
 import socket
 import struct
@@ -23,15 +24,20 @@ def send_frame(link: socket.socket, message: Any, descriptors: tuple[int, ...] =
 def receive_frame(link: socket.socket) -> tuple[Any, list[int]]:
     """Receive one frame and its descriptors. EOFError: the other end is gone."""
     head, descriptors, _, _ = socket.recv_fds(link, _LENGTH.size, 4, socket.MSG_CMSG_CLOEXEC)
-    while 0 < len(head) < _LENGTH.size:
-        head += _some(link, _LENGTH.size - len(head))
-    if not head:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    data = bytearray()
-    while len(data) < length:
-        data += _some(link, min(length - len(data), 1 << 20))
-    return pickle.loads(bytes(data)), list(descriptors)
+    try:
+        while 0 < len(head) < _LENGTH.size:
+            head += _some(link, _LENGTH.size - len(head))
+        if not head:
+            raise EOFError
+        (length,) = _LENGTH.unpack(head)
+        data = bytearray()
+        while len(data) < length:
+            data += _some(link, min(length - len(data), 1 << 20))
+        return pickle.loads(bytes(data)), list(descriptors)
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
 
 
 def _some(link: socket.socket, most: int) -> bytes:

@@ -1,0 +1,52 @@
+"""The supervisor thread goes on, whatever fails in it: nobody else would see a worker die."""
+
+import os
+import socket
+
+import pytest
+
+from fabric import Fabric, FabricError
+from fabric.wire import receive_frame
+from tests.agents import Echo
+
+PATIENCE = 30
+
+
+def _fails_once(function):
+    """Wrap a function: its first call ends with a MemoryError."""
+    failed = []
+
+    def wrapper(*args):
+        if not failed:
+            failed.append(True)
+            raise MemoryError("for once")
+        return function(*args)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("part", ["_watched", "_run_due", "_on_death", "start"])
+def test_a_worker_is_replaced_though_memory_runs_out_meanwhile(monkeypatch, part):
+    with Fabric(workers=1) as fab:
+        echo, crew = fab.spawn_batch(Echo, 1)[0], fab._supervisor.crew
+        monkeypatch.setattr(crew, part, _fails_once(getattr(crew, part)))
+        crew.kill(1)
+        assert echo.ask("hello", timeout=PATIENCE) == "hello"
+
+
+def test_a_fabric_that_gets_no_thread_says_so(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with pytest.raises(FabricError, match=r"can't start new thread .*ulimit -u"):
+        Fabric(workers=1)
+
+
+def test_descriptors_of_a_frame_that_breaks_off_are_closed():
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs, open(os.devnull) as other:
+            socket.send_fds(theirs, [b"\x09\x00\x00\x00half"], [other.fileno()])
+        with pytest.raises(EOFError):
+            receive_frame(ours)
