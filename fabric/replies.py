@@ -343,7 +343,7 @@ class Replies:
             job = self._jobs.popleft()
             try:
                 job()
-            except Exception:
+            except BaseException:  # SystemExit too: it would end the pump, and with it all futures
                 _log.exception("a callback raised")
 
 
