@@ -31,6 +31,7 @@ _ARRAY_HEAD = struct.Struct("<BBHI")  # dimensions, Fortran order, 0, bytes of t
 _ARRAY_ALIGN = 16
 _MOST_BYTES = 2**32 - 1  # that a size in a batch can say
 _OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo}
+_CRASHES = (Exception, SystemExit)  # what a user's code may end with; Ctrl-C is not its doing, and goes through
 _TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
 
 
@@ -146,7 +147,7 @@ class Codec:
             return decoder(data)
         except EncodingError:
             raise
-        except Exception as error:  # whatever the bytes, or a class's own code, do
+        except _CRASHES as error:  # whatever the bytes, or a class's own code, do
             raise EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}") from error
 
     def decode_many(self, encoding: int, parts: Sequence[bytes]) -> list[Any]:
@@ -156,8 +157,10 @@ class Codec:
         decoder = self._decoders.get(encoding)
         if decoder is not None:
             try:
-                return list(map(decoder, parts))
-            except Exception:  # find out which, below
+                decoded = list(map(decoder, parts))
+                if len(decoded) == len(parts):  # a StopIteration of a class's own code ends the map without a word
+                    return decoded
+            except _CRASHES:  # find out which, below
                 pass
         return [self.decode_or_mark(encoding, part) for part in parts]
 
@@ -208,12 +211,12 @@ def describe(error: BaseException, what: str = "agent", agent: int = 0, frames_t
     try:
         lines = tracebacks.format_exception(type(error), error, frame)
         message = f"{type(error).__name__}: {error}"
-    except Exception as problem:  # an exception whose __str__ raises
+    except _CRASHES as problem:  # an exception whose __str__ raises
         lines, message = [], f"{type(error).__name__} (its text cannot be shown: {type(problem).__name__})"
     try:
         data: bytes | None = dump_pickle(error)
         pickle.loads(data or b"")  # an exception whose constructor wants more than its args fails only here
-    except Exception:
+    except _CRASHES:
         data = None
     return ErrorInfo(what, _clipped(message), _clipped("".join(lines)), agent, data)
 
@@ -236,7 +239,7 @@ def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
     if info.exception is not None and allow_pickle:
         try:
             error.__cause__ = pickle.loads(info.exception)
-        except Exception as problem:  # its class cannot be had here: the text has to do
+        except _CRASHES as problem:  # its class cannot be had here: the text has to do
             error.add_note(f"(the original exception cannot be rebuilt here: {type(problem).__name__}: {problem})")
     return error
 
@@ -251,22 +254,25 @@ def dump_pickle(body: Any) -> bytes:
         data = pickle.dumps(body, 5)
         if _STACK_GLOBAL not in data or b"__main__" not in data:
             return data
-    except Exception:  # a lambda, a local class, or what cannot be pickled at all: cloudpickle knows
+    except _CRASHES:  # a lambda, a local class, or what cannot be pickled at all: cloudpickle knows
         pass
     import cloudpickle  # 20 ms, and most fabrics never need it
 
     try:
         return bytes(cloudpickle.dumps(body, 5))
-    except Exception as error:
+    except _CRASHES as error:
         raise EncodingError(f"{type(body).__name__} cannot be pickled: {type(error).__name__}: {error}") from error
 
 
 def _pickle_many(bodies: Sequence[Any]) -> Encoded | None:
     """Pickle a batch in one go. None: some body needs `dump_pickle`, which knows what to do or to say."""
     try:
-        encoded = joined(PICKLE, None, list(map(pickle.dumps, bodies, itertools.repeat(5))))
-    except Exception:
+        blobs = list(map(pickle.dumps, bodies, itertools.repeat(5)))
+    except _CRASHES:
         return None
+    if len(blobs) < len(bodies):  # a StopIteration of a class's own code ends the map without a word
+        return None
+    encoded = joined(PICKLE, None, blobs)
     return None if _STACK_GLOBAL in encoded.blob and b"__main__" in encoded.blob else encoded
 
 
