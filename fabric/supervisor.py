@@ -126,6 +126,10 @@ class Supervisor:
     def _worker_died(self, death: Death) -> None:
         with self._lock:
             policy = self._policies.get(death.slot)
+            going = death.slot in self._going
+        if going:  # killed before it had left, maybe, with an order that nobody will read now
+            self._empty(death.slot, WorkerLostError(death.slot, death.pid, death.exitcode))
+        with self._lock:
             self._going.discard(death.slot)  # after the look: whoever waits for this may fill the slot at once
         for process in range(self._peer.processes):
             self._peer.ring(process)
@@ -219,6 +223,10 @@ class Supervisor:
             self._spawner.slots = self.slots
         _log.error("%s; given up (%s): its %d agents are lost", error, reason, lost)
         error.add_note(f"given up: {reason}")
+        self._empty(slot, error)
+
+    def _empty(self, slot: int, error: WorkerLostError) -> None:
+        """Take what lies in the lanes of a dead worker that has no successor, and tell whose it is."""
         self._switchboard.give_up(slot, error)  # before its lanes are emptied: nothing comes after that
         self._switchboard.replies.fail_all(slot, error)
         codec, bells = self._switchboard.codec, self.crew.bells
