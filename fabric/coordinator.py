@@ -5,7 +5,6 @@ Fabric ──▶ Spawner ──▶ Switchboard ──▶ lanes ──▶ workers
    └──▶ Crew (supervisor thread) ── a worker died ──▶ its successor, with the same agents, same lanes
 """
 
-import errno
 import functools
 import logging
 import os
@@ -22,7 +21,7 @@ from fabric.channel import Receiver
 from fabric.codec import Codec, Undecodable, describe
 from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
-from fabric.errors import ClosedError, FabricError
+from fabric.errors import ClosedError, FabricError, advice
 from fabric.messages import COORDINATOR, DeadLetter
 from fabric.messenger import CoordinatorMessenger
 from fabric.pending import deadline_of
@@ -40,11 +39,6 @@ _log = logging.getLogger("fabric")
 _LEAVE_PATIENCE = 5.0  # seconds that a worker has to leave once it has nothing left to do: on_stop may take time
 _DRAIN_NOTICE = 10.0  # seconds from word to word of what close() waits for
 _LEAVE_QUICKLY = 1.0  # seconds when the work is dropped anyway: after an exception, after Ctrl-C
-_HINTS = {
-    errno.EMFILE: "raise the limit of open files, ulimit -n, or lower max_workers",
-    errno.ENOMEM: "free memory, or lower lane_bytes and arena_bytes",
-    errno.EAGAIN: "raise the limit of processes, ulimit -u",
-}
 _CLOSED = "this fabric is closed: make a new one"
 _fabrics: "weakref.WeakSet[Fabric]" = weakref.WeakSet()
 
@@ -89,9 +83,7 @@ class Fabric(CoordinatorMessenger):
         except BaseException as error:
             self._discard()
             if isinstance(error, OSError):
-                raise FabricError(
-                    f"the fabric cannot be started: {error.strerror} ({_HINTS.get(error.errno or 0, '')})"
-                ) from error
+                raise FabricError(f"the fabric cannot be started: {error.strerror}{advice(error)}") from error
             raise
         self._closed = False
         _fabrics.add(self)

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fabric.config import FabricConfig
-from fabric.errors import FabricError
+from fabric.errors import FabricError, advice
 from fabric.messages import Boot, COORDINATOR, STACK_SIGNAL
 from fabric.launch import launch
 from fabric.segment import Segment
@@ -130,7 +130,7 @@ class Crew:
             with self._starting:
                 self._start(slot, orders)
         except OSError as error:
-            why = error.strerror or str(error)
+            why = (error.strerror or str(error)) + advice(error)
             self.call_later(0, lambda: self._stillborn(slot, why))
 
     def _start(self, slot: int, orders: list[Any]) -> None:

@@ -17,6 +17,7 @@ TimeoutError; they are not here. All of these errors travel between processes, s
 its attributes.
 """
 
+import errno
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -93,6 +94,7 @@ class WorkerLostError(FabricError):
 
     `exitcode` follows `multiprocessing`: 0 or more is an exit status, below 0 a signal's number, None not
     known. `signal_name` is "" unless a signal ended it; `message` says which message it was in, "" for none.
+    A `pid` of 0 is that of a worker that could not be started; then `message` says why.
     """
 
     def __init__(self, worker: int, pid: int, exitcode: int | None, message: str = "") -> None:
@@ -101,10 +103,13 @@ class WorkerLostError(FabricError):
         self.exitcode = exitcode
         self.signal_name = _signal_name(exitcode)
         self.message = message
-        during = f" while it handled {message}" if message else ""
         hint = _SIGNAL_HINTS.get(self.signal_name, "")
         ending = f"; {hint}" if hint else ""
-        super().__init__(f"worker {worker} (pid {pid}) {self._how()}{during}{ending}")
+        if pid == 0:
+            super().__init__(f"worker {worker} could not be started: {message}")
+        else:
+            during = f" while it handled {message}" if message else ""
+            super().__init__(f"worker {worker} (pid {pid}) {self._how()}{during}{ending}")
 
     def _how(self) -> str:
         if self.exitcode is None:
@@ -140,6 +145,22 @@ class SpawnError(FabricError):
 
 class LayoutError(FabricError):
     """Refuse a segment that is not ours, is damaged, or was laid out by another version."""
+
+
+def advice(error: OSError) -> str:
+    """Say what to do about an error that the machine's limits cause; "" where it is none of those."""
+    return _LIMITS.get(error.errno or 0, "")
+
+
+_LIMITS = {
+    errno.EMFILE: "; raise the limit of open files, ulimit -n, or lower max_workers",
+    errno.ENFILE: "; the machine has no more open files to give, see fs.file-max",
+    errno.ENOMEM: "; free memory, lower arena_bytes, lane_bytes or max_workers, or raise the address space, ulimit -v",
+    errno.EFBIG: "; lower arena_bytes, lane_bytes or max_workers, or raise the limit of file sizes, ulimit -f",
+    errno.EAGAIN: "; raise the limit of processes, ulimit -u, or of address space, ulimit -v",
+    errno.EPERM: "; a container's seccomp profile may forbid it",
+    errno.ENOSYS: "; this kernel is too old, or a container's seccomp profile forbids it",
+}
 
 
 def _rebuild(kind: type[FabricError], args: tuple[Any, ...]) -> FabricError:

@@ -17,7 +17,7 @@ import os
 import secrets
 
 from fabric.config import FabricConfig
-from fabric.errors import ClosedError, FabricError, LayoutError
+from fabric.errors import ClosedError, FabricError, LayoutError, advice
 from fabric.ring import COUNTERS, LINE_BYTES, Layout, Peer
 
 _MFD_NOEXEC_SEAL = 0x0008
@@ -71,8 +71,7 @@ class Segment:
         except OSError as error:
             os.close(descriptor)
             raise FabricError(
-                f"a segment of {layout.segment_bytes:,} bytes cannot be made: {error.strerror}; "
-                "lower arena_bytes, lane_bytes or max_workers, or raise the address space limit (ulimit -v)"
+                f"a segment of {layout.segment_bytes:,} bytes cannot be made: {error.strerror}{advice(error)}"
             ) from error
 
     @classmethod
@@ -179,11 +178,12 @@ def _memfd() -> int:
         return os.memfd_create("shm-fabric", flags | _MFD_NOEXEC_SEAL)
     except OSError as error:
         if error.errno != errno.EINVAL:  # EINVAL: Linux before 6.3
-            raise FabricError(_NO_MEMFD.format(error.strerror)) from error
+            raise _no_memfd(error) from error
     try:
         return os.memfd_create("shm-fabric", flags)
     except OSError as error:
-        raise FabricError(_NO_MEMFD.format(error.strerror)) from error
+        raise _no_memfd(error) from error
 
 
-_NO_MEMFD = "the kernel refuses anonymous shared memory (memfd_create: {}); a container's seccomp profile may forbid it"
+def _no_memfd(error: OSError) -> FabricError:
+    return FabricError(f"there is no anonymous memory to be had (memfd_create: {error.strerror}){advice(error)}")

@@ -142,11 +142,11 @@ class Supervisor:
         self._progress[death.slot] = progress
         victim = examine(self._segment, death.slot) if self._had_begun(death) else None
         why = self._hung.pop(death.pid, "")
-        message = "" if victim is None else f"{victim} ({why})" if why else str(victim)
+        message = death.why if victim is None else f"{victim} ({why})" if why else str(victim)
         error = WorkerLostError(death.slot, death.pid, death.exitcode, message)
         if death.why:
             self._obstacle = death.why
-            _log.warning("worker %d cannot be started: %s", death.slot, death.why)
+            _log.warning("%s", error)
         if victim is not None:
             self.redelivered += victim.again
             self._blame(death, victim, error, why)

@@ -114,3 +114,13 @@ def _die_once(flag):
     if not os.path.exists(flag):
         with open(flag, "x", encoding="utf-8"):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hog(Agent):
+    """Takes as many bytes as it is told, and touches each page; lets go of them when it answers."""
+
+    def __init__(self, ballast=0):
+        self.ballast = b"x" * ballast
+
+    def on_message(self, body):
+        return len(b"x" * body)

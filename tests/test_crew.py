@@ -39,7 +39,7 @@ def test_a_fabric_that_gets_no_thread_says_so(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("threading.Thread.start", refuse)
-    with pytest.raises(FabricError, match=r"can't start new thread .*ulimit -u"):
+    with pytest.raises(FabricError, match=r"can't start new thread; .*ulimit -u"):
         Fabric(workers=1)
 
 
