@@ -1,9 +1,9 @@
-"""Decide whether a batch of agents may be spawned: a shortage is to be an error, not the kernel's SIGKILL."""
+"""Decide whether lanes and agents fit: a shortage is to be an error, not the kernel's SIGKILL."""
 
 from dataclasses import dataclass
 
 from fabric.config import cgroup_folders, read_text
-from fabric.errors import SpawnError
+from fabric.errors import FabricError, SpawnError
 
 _LEAST_AGENT_BYTES = 256
 
@@ -37,6 +37,22 @@ def admit(count: int, bytes_per_agent: int, budget: Budget) -> None:
             f"asked for {count:,} agents, room for {room:,}: at {bytes_per_agent:,} bytes each they need "
             f"{needed:,} bytes and {max(0, budget.available_bytes):,} are available: free memory, raise the "
             "container's limit, or make the agents smaller"
+        )
+
+
+def admit_lanes(workers: int, lane_bytes: int, root: str = "/") -> None:
+    """Return if a fabric's lanes fit what its control groups leave; else they would end in SIGKILL as they fill.
+
+    A lane touches all of its bytes as it turns. `root` stands in for the file system's root in tests.
+
+    Raises:
+        FabricError: they do not fit.
+    """
+    needed, left = 2 * workers * lane_bytes, cgroup_available(root)
+    if left is not None and needed > left:
+        raise FabricError(
+            f"the lanes of {workers} workers take up to {needed:,} bytes, and this process's control group has "
+            f"{left:,} left: lower lane_bytes or workers, or raise the container's limit"
         )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from fabric import counters
+from fabric.admission import admit_lanes
 from fabric.agent import Agent, AgentGroup, AgentRef, register_messenger
 from fabric.channel import Receiver
 from fabric.codec import Codec, Undecodable, describe
@@ -76,6 +77,7 @@ class Fabric(CoordinatorMessenger):
         self._closed = True  # until all of it stands
         self._final: Statistics | None = None
         self._closing = threading.Lock()
+        admit_lanes(count, self.config.lane_bytes)
         self._segment = Segment.create(self.config, max_workers)
         try:
             self._build(cores, on_error)

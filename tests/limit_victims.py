@@ -152,6 +152,18 @@ def agents_in_a_control_group(group):
         step(lambda: fab.spawn_batch(Echo, 4).ask_all("works", timeout=PATIENCE)[0])
 
 
+def lanes_in_a_control_group(group):
+    """The lanes are larger than the control group; smaller ones are not, and may be filled."""
+    with open(f"{group}/cgroup.procs", "w", encoding="ascii") as file:
+        file.write(str(os.getpid()))
+    step(lambda: Fabric(workers=2, lane_bytes=128 * MIB))
+    with Fabric(workers=1, lane_bytes=32 * MIB) as fab:
+        echo, body = fab.spawn_batch(Echo, 1)[0], bytes(MIB)
+        for _ in range(200):
+            fab.tell_many([echo], [body])
+        step(lambda: echo.ask("works", timeout=PATIENCE))
+
+
 def large_messages():
     """64 MiB go through the segment; /dev/shm has no room for them."""
     sizes = os.statvfs("/dev/shm")

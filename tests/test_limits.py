@@ -135,3 +135,10 @@ def test_more_agents_than_a_control_group_has_room_for_are_refused_before(group)
     assert refused.startswith("SpawnError: asked for ")
     assert "raise the container's limit" in refused
     assert works == "works"
+
+
+def test_lanes_that_a_control_group_has_no_room_for_are_refused_before(group):
+    refused, works = _run("lanes_in_a_control_group", group)
+
+    assert refused.startswith("FabricError: the lanes of 2 workers take up to 536,870,912 bytes")
+    assert works == "works"
