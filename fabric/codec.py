@@ -7,6 +7,7 @@ Nothing is unpickled where pickles are not allowed, and RAW, JSON and NDARRAY ne
 
 import functools
 import itertools
+import json
 import pickle
 import struct
 import sys
@@ -53,6 +54,8 @@ class Codec:
     def __init__(self, encoding: str = "pickle", allow_pickle: bool = True) -> None:
         self.allow_pickle = allow_pickle
         self._json = encoding == "json"
+        if self._json:
+            import orjson  # noqa: F401 - 5 ms, and the others need not pay it
         self._decoders: dict[int, Callable[[bytes], Any]] = {
             PICKLE: pickle.loads if allow_pickle else _refuse_pickle,
             JSON: _load_json,
@@ -232,9 +235,7 @@ def _clipped(text: str) -> str:
 def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
     """Make of a described error what the one who asked gets raised."""
     if info.what in _OURS:
-        import orjson
-
-        return _OURS[info.what](*orjson.loads(info.message))
+        return _OURS[info.what](*json.loads(info.message))
     error = AgentError(f"{show(info.agent)} raised {info.message}", info.traceback, show(info.agent))
     if info.exception is not None and allow_pickle:
         try:
@@ -318,21 +319,18 @@ def _dump_error(info: ErrorInfo) -> bytes:
 
 
 def _dump_line(values: list[Any]) -> bytes:
-    """Say texts and numbers in a line of JSON. Lone surrogates, as in names of files, are shown as escapes."""
-    import orjson
+    """Say texts and numbers in a line of JSON, by the slow module: orjson dies where it is first imported too late.
 
-    try:
-        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:
-        shown = [v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in values]
-        return orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)
+    Its import is a SIGSEGV when the table of descriptors is full, which is when there are errors to be told.
+    Lone surrogates, as in names of files, are shown as escapes.
+    """
+    shown = [v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in values]
+    return json.dumps(shown).encode() + b"\n"
 
 
 def _load_error(data: bytes) -> ErrorInfo:
-    import orjson
-
     head, _, exception = data.partition(b"\n")  # JSON of this kind has no newline but the one at its end
-    what, message, traceback, agent = orjson.loads(head)
+    what, message, traceback, agent = json.loads(head)
     if [*map(type, (what, message, traceback, agent))] != [str, str, str, int]:
         raise EncodingError("an error arrived whose parts are not of the types they should be")
     return ErrorInfo(what, message, traceback, agent, exception or None)

@@ -122,6 +122,20 @@ def full_table_for_a_moment():
         step(lambda: echo.ask("works", timeout=PATIENCE))
 
 
+def errors_on_a_full_table():
+    """Errors are told that were never told before, when nothing more can be imported."""
+    with Fabric(workers=1, **SMALL) as fab:
+        hog = fab.spawn_batch(Hog, 1)[0]
+        limit(resource.RLIMIT_NOFILE, 64)
+        held = _fill_table()
+        step(lambda: hog.ask("not a number", timeout=PATIENCE))
+        hog.stop()
+        step(lambda: hog.ask(1, timeout=PATIENCE))
+        assert "orjson" not in sys.modules, "its import may fail by a SIGSEGV here"
+        for descriptor in held:
+            os.close(descriptor)
+
+
 def _fill_table():
     held = []
     while True:

@@ -158,6 +158,7 @@ def _settle(folder):
         if number == 1:
             os.dup2(opened, 2)
         os.close(opened)
+    faulthandler.enable()
     faulthandler.dump_traceback_later(_STUCK)
 
 

@@ -87,6 +87,13 @@ def test_a_worker_is_replaced_when_there_are_descriptors_again():
     assert _run("full_table_for_a_moment") == ["works"]
 
 
+def test_an_error_is_told_though_nothing_can_be_imported_any_more():
+    raised, stopped = _run("errors_on_a_full_table")
+
+    assert raised.startswith("AgentError: agent 1 raised TypeError")
+    assert stopped.startswith("AgentNotFoundError")
+
+
 def test_nothing_goes_through_dev_shm():
     private = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=64k none /dev/shm && exec "$@"', "sh"]
     try:
