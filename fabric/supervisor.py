@@ -29,6 +29,7 @@ from fabric.switchboard import Switchboard
 from fabric.unasked import Unasked
 
 _log = logging.getLogger("fabric")
+_AGAIN = 0.1  # seconds until something is tried again for which the machine had no room
 _START_PATIENCE = 60.0  # seconds until a worker that has not started is given up; a loaded machine is slow
 
 
@@ -197,7 +198,7 @@ class Supervisor:
         if slot not in self.slots or self._spawner is None:
             return
         try:
-            take_over = TakeOverOrder(0, self._died_ns[slot])
+            take_over = TakeOverOrder(0, self._died_ns.get(slot, 0))
             self.crew.start(slot, [take_over, *self._skips.get(slot, []), *self._spawner.orders_of(slot)])
         except Exception as error:  # no memory for the orders: to be tried again as if it had died
             self._worker_died(Death(slot, 0, None, f"{type(error).__name__}: {error}"))
@@ -229,5 +230,15 @@ class Supervisor:
         """Take what lies in the lanes of a dead worker that has no successor, and tell whose it is."""
         self._switchboard.give_up(slot, error)  # before its lanes are emptied: nothing comes after that
         self._switchboard.replies.fail_all(slot, error)
+        self._empty_lanes(slot, error)
+
+    def _empty_lanes(self, slot: int, error: WorkerLostError) -> None:
+        """Empty them now, or when there are memory and descriptors for it: who waits for quiet waits for this."""
+        if slot in self.slots:
+            return  # it has a worker again, who reads them
         codec, bells = self._switchboard.codec, self.crew.bells
-        empty_lanes(self._segment, slot, codec, bells, error, self._unasked.bury)
+        try:
+            empty_lanes(self._segment, slot, codec, bells, error, self._unasked.bury)
+        except (OSError, MemoryError) as problem:
+            _log.warning("the lanes of worker %d cannot be emptied yet: %s", slot, problem)
+            self.crew.call_later(_AGAIN, lambda: self._empty_lanes(slot, error))

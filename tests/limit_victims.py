@@ -3,6 +3,7 @@
 Each prints what it saw, one line a step. A step that ends with an error prints its type and text.
 """
 
+import faulthandler
 import os
 import resource
 import sys
@@ -14,7 +15,7 @@ from tests.crash_agents import Hog
 
 MIB = 2**20
 SMALL = {"lane_bytes": MIB, "peer_lane_bytes": 2**16, "outbox_bytes": MIB, "arena_bytes": 0, "max_agents": 1000}
-PATIENCE = 30
+PATIENCE = 30  # seconds
 
 
 def step(function):
@@ -43,7 +44,7 @@ def _whole_life(**settings):
 
 def start_in_little_address_space():
     """Start fabrics in more and more address space."""
-    for mib in (1, 16, 32, 40, 48, 64, 96, 128, 512):
+    for mib in (1, 32, 40, 48, 96, 512):
         address_space(mib * MIB)
         step(lambda: _whole_life(**SMALL))
         limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
@@ -87,7 +88,7 @@ def small_file_size_once_started():
 
 def full_table_at_start():
     """Start fabrics with more and more free descriptors."""
-    for free in range(40):
+    for free in (*range(0, 30, 3), 29, 39):
         limit(resource.RLIMIT_NOFILE, 3 + free)
         step(lambda: _whole_life(max_workers=2, **SMALL))
         limit(resource.RLIMIT_NOFILE, 256)
@@ -189,4 +190,5 @@ def large_messages():
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(40)
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,11 +1,13 @@
 """The supervisor thread goes on, whatever fails in it: nobody else would see a worker die."""
 
+import errno
 import os
+import signal
 import socket
 
 import pytest
 
-from fabric import Fabric, FabricError
+from fabric import Fabric, FabricError, WorkerLostError
 from fabric.wire import receive_frame
 from tests.agents import Echo
 
@@ -50,3 +52,20 @@ def test_descriptors_of_a_frame_that_breaks_off_are_closed():
             socket.send_fds(theirs, [b"\x09\x00\x00\x00half"], [other.fileno()])
         with pytest.raises(EOFError):
             receive_frame(ours)
+
+
+def test_lanes_that_cannot_be_emptied_for_want_of_descriptors_are_emptied_later(monkeypatch):
+    def refuse(*args):
+        monkeypatch.undo()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with Fabric(workers=1, max_restarts=0, on_error=lambda letter: None) as fab:
+        echo = fab.spawn_batch(Echo, 1)[0]
+        os.kill(fab.statistics().workers[0].pid, signal.SIGSTOP)
+        for number in range(10):
+            echo.tell(number)
+        monkeypatch.setattr("fabric.supervisor.empty_lanes", refuse)
+        fab._supervisor.crew.kill(1)
+        fab.drain(timeout=PATIENCE)
+
+        assert [type(letter.error) for letter in fab.dead_letters()] == [WorkerLostError] * 10

@@ -68,7 +68,6 @@ def test_a_limit_on_file_sizes_is_named_where_it_hinders_and_does_not_hinder_lat
 def test_a_fabric_starts_when_there_are_descriptors_enough_and_else_says_so():
     lines = _run("full_table_at_start")
 
-    assert len(lines) == 40
     assert lines[0].startswith(
         "FabricError: there is no anonymous memory to be had (memfd_create: Too many open files)"
     )

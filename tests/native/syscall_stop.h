@@ -10,6 +10,7 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stddef.h>
@@ -163,6 +164,8 @@ static int action_fits(const struct action *action, pid_t tid, const struct __pt
         return 1;
     if (call == NULL || (call->errors & action->bit) == 0)
         return 0;
+    if (number == SYS_openat && action->error == ENOSPC) /* only who makes a file needs room for it */
+        return (info->entry.args[2] & O_CREAT) != 0;
     if (number == SYS_futex) /* only who waits is interrupted */
         return (info->entry.args[1] & 0x7f) == FUTEX_WAIT ||
                (info->entry.args[1] & 0x7f) == FUTEX_WAIT_BITSET;
