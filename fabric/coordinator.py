@@ -5,6 +5,7 @@ Fabric ──▶ Spawner ──▶ Switchboard ──▶ lanes ──▶ workers
    └──▶ Crew (supervisor thread) ── a worker died ──▶ its successor, with the same agents, same lanes
 """
 
+import atexit
 import functools
 import logging
 import os
@@ -371,8 +372,11 @@ class Fabric(CoordinatorMessenger):
         if not getattr(self, "_closed", True):
             import warnings
 
-            warnings.warn(f"unclosed {self!r}: use it in a with statement", ResourceWarning, source=self, stacklevel=1)
-            self.close(drain=False)
+            text = f"unclosed {self!r}: use it in a with statement"
+            try:
+                warnings.warn(text, ResourceWarning, source=self, stacklevel=1)
+            finally:
+                self.close(drain=False)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._supervisor.slots)} workers, {self._directory.total:,} agents"
@@ -390,9 +394,16 @@ def _call(method: "weakref.WeakMethod[Any]", *arguments: Any) -> None:
         found(*arguments)
 
 
+def _at_exit() -> None:
+    """Close what was left open while the supervisor threads still run: after that nobody sees a worker go."""
+    for fabric in list(_fabrics):
+        fabric.__del__()
+
+
 def _after_fork() -> None:
     for fabric in list(_fabrics):
         fabric._forget_after_fork()
 
 
+atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_after_fork)

@@ -151,6 +151,20 @@ def test_an_unclosed_fabric_warns_and_is_closed():
         del fab
 
 
+def test_a_fabric_left_open_is_closed_as_the_interpreter_exits_and_not_too_late():
+    source = """
+import atexit
+atexit.register(lambda: print("closed" if fab._closed else "open"))  # runs last: it was there before fabric
+from fabric import Fabric
+fab = Fabric(workers=1)
+raise ValueError("and nobody closes it")
+"""
+    program = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=PATIENCE)
+
+    assert (program.returncode, program.stdout) == (1, "closed\n")
+    assert program.stderr.count("Traceback") == 1
+
+
 def test_workers_can_be_spawned_instead_of_forked():
     with Fabric(workers=2, start_method="spawn") as fab:
         counters = fab.spawn_batch(Counter, 10)
