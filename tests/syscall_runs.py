@@ -84,6 +84,11 @@ def _is_clear(step):
     return (step["module"] == "fabric.errors" and step["text"]) or step["error"] == "MemoryError"
 
 
+def _shm():
+    """What Python's own shared memory, or ours, would leave; others on this machine have theirs there too."""
+    return {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "sem.mp-")) or "fabric" in name}
+
+
 class Tracer:
     """A tracer and its nursery."""
 
@@ -110,7 +115,7 @@ class Tracer:
     def run(self, role, action, when, scenario="forkserver", sticky=False, limit=_LIMIT, grace=_GRACE):
         """Run a scenario; `when` counts from 1, and 0 has nothing done."""
         (self._folder / "report").write_text("")
-        before = set(os.listdir("/dev/shm"))
+        before = _shm()
         self._process.stdin.write(f"{scenario} {role} {action} {when} {int(sticky)} {limit} {grace}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -118,7 +123,7 @@ class Tracer:
             raise OSError("the tracer ended: see its message above")
         steps = [json.loads(row) for row in (self._folder / "report").read_text().splitlines()]
         stderr = (self._folder / "out").read_text(errors="replace")
-        return Outcome(role, action, when, json.loads(line), steps, stderr, set(os.listdir("/dev/shm")) - before)
+        return Outcome(role, action, when, json.loads(line), steps, stderr, _shm() - before)
 
     def close(self):
         """End both processes."""

@@ -41,7 +41,7 @@ static const struct call {
     CALL(write, CAN_INTR),
     CALL(pread64, CAN_INTR),
     CALL(pwrite64, CAN_NOSPC | CAN_INTR),
-    CALL(openat, CAN_NOSPC | CAN_MFILE | CAN_NOMEM | CAN_INTR),
+    CALL(openat, CAN_NOSPC | CAN_MFILE | CAN_NOMEM),
     CALL(close, 0),
     CALL(fstat, CAN_NOMEM),
     CALL(newfstatat, CAN_NOMEM),
