@@ -14,7 +14,14 @@ from tests.agents import Echo
 from tests.crash_agents import Hog
 
 MIB = 2**20
-SMALL = {"lane_bytes": MIB, "peer_lane_bytes": 2**16, "outbox_bytes": MIB, "arena_bytes": 0, "max_agents": 1000}
+SMALL = {
+    "lane_bytes": MIB,
+    "peer_lane_bytes": 2**16,
+    "outbox_bytes": MIB,
+    "journal_bytes": MIB,
+    "arena_bytes": 0,
+    "max_agents": 1000,
+}
 PATIENCE = 30  # seconds
 
 

@@ -61,6 +61,7 @@ def live(diary, start_method):
             start_method=start_method,
             lane_bytes=2**16,
             outbox_bytes=2**16,
+            journal_bytes=2**16,
             arena_bytes=0,
             max_agents=64,
             on_error=lambda letter: None,

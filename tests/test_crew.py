@@ -4,10 +4,13 @@ import errno
 import os
 import signal
 import socket
+import time
 
 import pytest
 
 from fabric import Fabric, FabricError, WorkerLostError
+from fabric.postmortem import is_stopped
+from fabric.restart import GiveUp
 from fabric.wire import receive_frame
 from tests.agents import Echo
 
@@ -59,11 +62,16 @@ def test_lanes_that_cannot_be_emptied_for_want_of_descriptors_are_emptied_later(
         monkeypatch.undo()
         raise OSError(errno.EMFILE, "Too many open files")
 
-    with Fabric(workers=1, max_restarts=0, on_error=lambda letter: None) as fab:
+    with Fabric(workers=1, on_error=lambda letter: None) as fab:
         echo = fab.spawn_batch(Echo, 1)[0]
-        os.kill(fab.statistics().workers[0].pid, signal.SIGSTOP)
+        pid = fab.statistics().workers[0].pid
+        os.kill(pid, signal.SIGSTOP)
+        deadline = time.monotonic() + PATIENCE
+        while not is_stopped(pid):
+            assert time.monotonic() < deadline
         for number in range(10):
             echo.tell(number)
+        monkeypatch.setattr("fabric.restart.RestartPolicy.died", lambda *args: GiveUp("to try it"))
         monkeypatch.setattr("fabric.supervisor.empty_lanes", refuse)
         fab._supervisor.crew.kill(1)
         fab.drain(timeout=PATIENCE)
