@@ -16,6 +16,7 @@ import time
 
 from fabric import Fabric, coordinator, replies, supervisor  # noqa: F401 - loaded here, once
 from tests.agents import Counter
+from tests.keeping_agents import Ledger
 
 _MARK = 0x5AB00000  # as in the tracer: a call that fails, and says where we are
 _PATIENCE = 5.0  # seconds for each wait of the scenario
@@ -81,24 +82,27 @@ def live(diary, start_method):
 
 
 def _use(diary, fab):
-    counters = None
+    """Have agents handle 1, 2 and 3, each once, whatever happens meanwhile: they answer with how many they had."""
+    ledgers = None
     for _ in range(2):  # what goes wrong once is told, and over
-        if counters is None:
+        if ledgers is None:
             with diary.step(2):
-                made = fab.spawn_batch(Counter, 4)
+                made = fab.spawn_batch(Ledger, 4, snapshot_every=1)
                 assert made.ask_all(1, timeout=_PATIENCE) == [1] * 4
-                counters = made
-    if counters is None:
+                ledgers = made
+    if ledgers is None:
         return
     with diary.step(3):
         fab._supervisor.crew.kill(1)  # by pidfd: it may be dead already
-        assert len(counters.ask_all(1, timeout=_PATIENCE)) == 4
+        assert ledgers.ask_all(2, timeout=_PATIENCE) == [2] * 4
     with diary.step(4):
         fab.resize(3)
         more = fab.spawn_batch(Counter, 3, start=10)
         assert more.ask_all(1, timeout=_PATIENCE) == [11] * 3
         more.stop()
         fab.resize(2)
+        assert ledgers.ask_all(3, timeout=_PATIENCE) == [3] * 4
+        assert ledgers.ask_all("all", timeout=_PATIENCE) == [[1, 2, 3]] * 4
 
 
 def _held():
