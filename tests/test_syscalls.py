@@ -13,7 +13,7 @@ import pytest
 from tests.syscall_runs import ACTIONS, ROLES, Tracer
 
 SEED = int(os.environ.get("FABRIC_TEST_SEED", random.SystemRandom().randrange(2**32)))
-SAMPLE_SECONDS = 10
+SAMPLE_SECONDS = 8
 SAMPLE_MOST = 60
 # About how many calls each role makes that may be killed, or fail so; a draw beyond the last does nothing.
 CALLS = {
