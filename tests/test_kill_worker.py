@@ -1,0 +1,185 @@
+"""Workers and coordinators killed at every store to the segment, in a real fabric: nothing is lost, stuck or left.
+
+    worker         dies while it handles, answers, tells others, spawns; a successor takes over, and all is answered
+    coordinator    dies in the middle of a call: its workers leave, and what they were told was whole
+
+See tests/store_trap.py for the moments, and for the seed that chooses some of them.
+"""
+
+import itertools
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fabric import Fabric, FabricConfig
+from tests.agents import Echo
+from tests.store_trap import A_FEW, ALL, NEVER, SOURCE, Asker, Trapped, Witness, compiled, sample
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the trap flag is known for x86-64 only")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("trap"))
+
+
+class Working:
+    """A fabric of two workers, the first of which dies again and again."""
+
+    def __init__(self, fab, library, folder, fault=False, patience=20):
+        self.fab = fab
+        self.patience = patience
+        self.folder = folder
+        self.witness = fab.spawn_batch(Witness, 1, placement=1)[0]
+        options = {"library": library, "witness": self.witness, "fault": fault}
+        self.agents = fab.spawn_batch(Trapped, 3, placement=0, **options)
+        self.quiet = fab.spawn_batch(Trapped, 3, placement=0, library=library)
+        self.echo = fab.spawn_batch(Echo, 1, placement=1)[0]
+        self.numbers = itertools.count()
+        self.told = []
+
+    def die_at(self, moment, act):
+        """Do something, and have worker 1 die at this moment of it. Returns its stores, None if it died."""
+        before = self.fab.statistics().restarts
+        self.agents[0].ask({"moment": moment, "flag": f"{self.folder}/{next(self.numbers)}"}, self.patience)
+        act(self)
+        stores = self.agents[0].ask("disarm", self.patience)
+        assert self.fab.statistics().restarts - before == (stores is None), f"moment {moment}"
+        return stores
+
+    def check_witness(self):
+        """All that the agents told was handled: in order, and again only where a worker died."""
+        self.fab.drain(timeout=20)
+        seen = self.witness.ask("all", timeout=20)
+        first = list(dict.fromkeys(seen))
+        assert first == self.told
+        print(f"{len(seen) - len(first)} of {len(first)} messages to others came twice")
+        assert len(seen) - len(first) <= 12 * self.fab.statistics().restarts
+
+
+def _ask_one(work):
+    for body in ("a", "b"):
+        assert work.quiet[1].ask(body, timeout=20) == body
+
+
+def _ask_many(work):
+    bodies = [f"{i} {'x' * 30 * i}" for i in range(8)]
+    assert work.fab.ask_many(list(work.quiet) * 2 + list(work.quiet[:2]), bodies, timeout=20) == bodies
+
+
+def _spawn_and_stop(work):
+    group = work.fab.spawn_batch(Echo, 3, placement=0)
+    assert group.ask_all("new", timeout=20) == ["new"] * 3
+    group.stop(timeout=20)
+    assert not any(agent.alive for agent in group)
+
+
+def _answer_a_peer(work):
+    asker = work.fab.spawn_batch(Asker, 1, placement=1, other=work.quiet[0])
+    assert asker[0].ask([1, 2, 3], timeout=20) == [1, 2, 3]
+    asker.stop(timeout=20)
+
+
+def _ask_a_peer(work):
+    asker = work.fab.spawn_batch(Asker, 1, placement=0, other=work.echo)
+    assert asker[0].ask([1, 2, 3], timeout=20) == [1, 2, 3]
+    asker.stop(timeout=20)
+
+
+ACTS = {
+    "asked one by one": _ask_one,
+    "asked many": _ask_many,
+    "spawning": _spawn_and_stop,
+    "answering a peer": _answer_a_peer,
+    "asking a peer": _ask_a_peer,
+}
+
+
+def _kill_workers(library, folder, act, most, **options):
+    config = FabricConfig(workers=2, peer_lane_bytes=2**14)
+    with Fabric(config=config, on_error=lambda letter: None) as fab:
+        work = Working(fab, library, folder, **options)
+        stores = work.die_at(NEVER, act)
+        died = [work.die_at(moment, act) is None for moment in sample(stores, most)]
+        work.check_witness()
+        print(f"{stores} stores, {sum(died)} killed of {len(died)}")
+        assert sum(died) > len(died) // 2  # a run may take fewer stores than the one that was counted
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_all_is_answered_once_though_a_worker_is_killed_at_a_store(library, tmp_path, act):
+    _kill_workers(library, tmp_path, ACTS[act], A_FEW)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("act", ACTS)
+def test_all_is_answered_once_though_a_worker_is_killed_at_any_store(library, tmp_path, act):
+    _kill_workers(library, tmp_path, ACTS[act], ALL)
+
+
+def test_a_message_handed_back_before_its_reply_is_noticed(library, tmp_path):
+    def ask(work):
+        work.quiet[1].ask("a", work.patience)
+
+    with pytest.raises(TimeoutError):
+        _kill_workers(library, tmp_path, ask, ALL, fault=True, patience=1)
+
+
+def _run_coordinator(library, folder, moment):
+    """Returns what it said, and its exit code."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "tests.coordinator_that_dies", library, str(moment), str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=30, cwd=SOURCE.parents[2])
+    return done.stdout, done.returncode
+
+
+def _kill_coordinators(library, folder, most):
+    said, _ = _run_coordinator(library, folder / "lives", NEVER)
+    whole = [_lines(folder / "lives" / str(k)) for k in range(2)]
+    assert [len(lines) for lines in whole] == [11, 10]
+    for moment in sample(int(said), most):
+        _, code = _run_coordinator(library, folder / str(moment), moment)
+        assert code in (0, -9)
+        _wait_alone()
+        for k in range(2):
+            lines = _lines(folder / str(moment) / str(k))
+            assert lines == whole[k][: len(lines)], f"moment {moment}"
+
+
+def _lines(path: Path):
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def _wait_alone():
+    """Wait until the workers of a dead coordinator have gone: within 1 s they are to notice."""
+    mark = f"FABRIC_TEST_RUN={os.getpid()}".encode()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not [pid for pid in psutil.pids() if pid != os.getpid() and _is_marked(pid, mark)]:
+            return
+        time.sleep(0.01)
+    pytest.fail("processes of a dead coordinator are still there")
+
+
+def _is_marked(pid, mark):
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def test_nobody_stays_and_nothing_is_torn_when_a_coordinator_is_killed_at_a_store(library, tmp_path):
+    _kill_coordinators(library, tmp_path, A_FEW // 4)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_nobody_stays_and_nothing_is_torn_when_a_coordinator_is_killed_at_any_store(library, tmp_path):
+    _kill_coordinators(library, tmp_path, ALL)
