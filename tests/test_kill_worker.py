@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from fabric import Fabric, FabricConfig
-from tests.agents import Echo
+from tests.agents import Echo, Gate
 from tests.store_trap import A_FEW, ALL, NEVER, SOURCE, Asker, Trapped, Witness, compiled, sample
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the trap flag is known for x86-64 only")
@@ -73,6 +73,22 @@ def _ask_many(work):
     assert work.fab.ask_many(list(work.quiet) * 2 + list(work.quiet[:2]), bodies, timeout=20) == bodies
 
 
+def _tell_on(work):
+    start = 12 * next(work.numbers)
+    bodies = [f"{start + i} {'y' * 1500}" for i in range(12)]  # more than a lane between workers holds
+    work.told += range(start, start + 12)
+    assert work.fab.ask_many([work.agents[0]] * 12, bodies, timeout=20) == [len(body) for body in bodies]
+
+
+def _tell_on_by_the_outbox(work):
+    flag = work.folder / f"open {next(work.numbers)}"
+    gate = work.fab.spawn_batch(Gate, 1, placement=1, path=str(flag))
+    gate[0].tell("wait")  # the lane to worker 2 stays full: the rest goes to the outbox
+    _tell_on(work)
+    flag.touch()
+    gate.stop(timeout=20)
+
+
 def _spawn_and_stop(work):
     group = work.fab.spawn_batch(Echo, 3, placement=0)
     assert group.ask_all("new", timeout=20) == ["new"] * 3
@@ -95,6 +111,8 @@ def _ask_a_peer(work):
 ACTS = {
     "asked one by one": _ask_one,
     "asked many": _ask_many,
+    "telling others": _tell_on,
+    "by the outbox": _tell_on_by_the_outbox,
     "spawning": _spawn_and_stop,
     "answering a peer": _answer_a_peer,
     "asking a peer": _ask_a_peer,
