@@ -116,6 +116,25 @@ class Witness(Agent):
         return None
 
 
+class Keeper(Agent):
+    """Adds what it is sent, keeps the sum across a crash, tells it to a witness, and answers with it."""
+
+    def __init__(self, witness: Any) -> None:
+        self._witness = witness
+        self._total = 0
+
+    def on_message(self, body: int) -> int:
+        self._total += body
+        self.context.tell(self._witness, str(self._total))
+        return self._total
+
+    def snapshot(self) -> int:
+        return self._total
+
+    def restore(self, state: int) -> None:
+        self._total = state
+
+
 class Asker(Agent):
     """Asks another agent, one question after the other, and answers with its answers."""
 
