@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fabric import Fabric, FabricConfig
+from fabric import Fabric, FabricConfig, WorkerLostError
 from tests.agents import Echo, Gate
 from tests.store_trap import A_FEW, ALL, NEVER, SOURCE, Asker, Keeper, Trapped, Witness, compiled, sample
 
@@ -43,6 +43,9 @@ class Working:
         self.total = 0
         self.sums = fab.spawn_batch(Witness, 1, placement=1)[0]
         self.keeper = fab.spawn_batch(Keeper, 1, placement=0, witness=self.sums, snapshot_every=5)[0]
+        self.answered = set()
+        self.diary = fab.spawn_batch(Witness, 1, placement=1)[0]
+        self.once = fab.spawn_batch(Trapped, 1, placement=0, library=library, witness=self.diary, on_crash="fail")[0]
         self.echo = fab.spawn_batch(Echo, 1, placement=1)[0]
         self.numbers = itertools.count()
         self.told = []
@@ -64,6 +67,11 @@ class Working:
         assert first == self.told
         sums = self.sums.ask("all", timeout=20)
         assert sums == list(range(1, self.total + 1)), "agents that keep their state send nothing twice"
+        once = self.diary.ask("all", timeout=20)
+        assert len(set(once)) == len(once), "at most once"
+        assert set(once) >= self.answered
+        print(f"{len(seen) - len(first)} of {len(first)} messages to others came twice")
+        assert len(seen) - len(first) <= 12 * self.fab.statistics().restarts
 
 
 def _ask_one(work):
@@ -98,6 +106,15 @@ def _keep_state(work):
     assert work.fab.ask_many([work.keeper] * 8, [1] * 8, timeout=20) == list(range(first, work.total + 1))
 
 
+def _at_most_once(work):
+    start = 5 * next(work.numbers)
+    bodies = [f"{start + i} once" for i in range(5)]
+    replies = work.fab.ask_many([work.once] * 5, bodies, timeout=20, return_exceptions=True)
+    lost = [reply for reply in replies if isinstance(reply, Exception)]
+    assert [type(reply) for reply in lost] in ([], [WorkerLostError])
+    work.answered |= {start + i for i in range(5) if replies[i] == len(bodies[i])}
+
+
 def _spawn_and_stop(work):
     group = work.fab.spawn_batch(Echo, 3, placement=0)
     assert group.ask_all("new", timeout=20) == ["new"] * 3
@@ -123,6 +140,7 @@ ACTS = {
     "telling others": _tell_on,
     "by the outbox": _tell_on_by_the_outbox,
     "keeping state": _keep_state,
+    "at most once": _at_most_once,
     "spawning": _spawn_and_stop,
     "answering a peer": _answer_a_peer,
     "asking a peer": _ask_a_peer,

@@ -131,17 +131,20 @@ class Host(WorkerMessenger):
             else zip(self._targets[first:], bodies[first:], strict=True)
         )
         for target, body in pairs:
+            alone = target in once  # at most once: in a slice of its own, committed before anything else is done
+            if alone:
+                if index > first:
+                    break
+                self._begin(index + 1)
             self.index = index
             index += 1
             cursor[0] = index
-            if target in once:
-                self._begin(index)
             try:
                 append(agents[target].on_message(body))
             except BaseException as error:
                 append(self._failed(index - 1, target, error))
-            if target in once:
-                break  # at most once: what it did is committed before anything else is done
+            if alone:
+                break
             if index % stride == 0:
                 now = clock()
                 if now >= due:

@@ -41,6 +41,8 @@ class Publisher:
     def publish(self, received: Received, first: int, behind: int, of: Slice | None = None) -> None:
         """Put out all effects of messages first to behind - 1 of a batch; `of` is for Outbox.flush."""
         host, outbox = self._host, self._outbox
+        if outbox.pending and host.takes_once(received.targets()[first]):
+            outbox.flush()  # nobody does it again: who has the reply may rely on all that came before it
         if received.asks:
             if received.asks == received.count and not host.deferred and not received.flags & FORWARDED:
                 self._reply_to_all(received, first, behind)
