@@ -132,7 +132,7 @@ void fab_peer_commit(struct fab_peer *peer, uint32_t lane, uint64_t end);
 int fab_peer_wait(struct fab_peer *peer, uint32_t reasons, int extra, int64_t timeout_ns);
 int fab_peer_arm(struct fab_peer *peer, uint32_t reasons);
 void fab_peer_disarm(struct fab_peer *peer);
-int fab_peer_quiet(const struct fab_peer *peer);
+int fab_peer_quiet(struct fab_peer *peer);
 
 /* agent table */
 uint32_t fab_peer_route(const struct fab_peer *peer, const uint64_t *addresses, uint32_t count,

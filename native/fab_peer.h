@@ -33,6 +33,7 @@ struct fab_peer {
     struct fab_consumer journal_out;
     int bells[FAB_PROCESSES_MAX];
     uint64_t blocks[FAB_PROCESSES_MAX]; /* fab_block_offset of each: too slow for every send */
+    uint8_t garbled[FAB_PROCESSES_MAX]; /* 1: it wrote counters that cannot be; see fab_peer_quiet */
     struct fab_producer out[2 * FAB_PROCESSES_MAX];
     struct fab_consumer in[2 * FAB_PROCESSES_MAX];
 };
@@ -200,17 +201,64 @@ static inline int fab_peer_room_came(struct fab_peer *s) {
     return 0;
 }
 
+/* The counters of a lane: its tail in the block of its producer, its head in that of its consumer. */
+struct fab_pair {
+    const _Atomic(uint64_t) *head;
+    const _Atomic(uint64_t) *tail;
+    uint64_t capacity;
+    uint32_t other; /* who, beside us, writes here; our own number when two others do */
+};
+
+/* The counters of lane `lane` of process `from`; lane 2 P stands for its outbox. */
+static inline struct fab_pair fab_peer_pair(const struct fab_peer *s, uint32_t from, uint32_t lane) {
+    const struct fab_header *h = &s->header;
+    const uint8_t *block = s->whole + s->blocks[from];
+    if (lane == 2 * h->processes) {
+        uint64_t words = fab_outbox_words_offset(h);
+        return (struct fab_pair){fab_peer_counter(block, words, 1), fab_peer_counter(block, words, 0),
+                                 from == 0 ? 0 : h->outbox_bytes, from};
+    }
+    uint32_t control = lane >= h->processes;
+    uint32_t to = lane - control * h->processes;
+    const uint8_t *there = s->whole + s->blocks[to];
+    return (struct fab_pair){fab_peer_counter(there, fab_heads_offset(), from + control * h->processes),
+                             fab_peer_counter(block, fab_tails_offset(h), lane),
+                             fab_lane_bytes(h, from, lane),
+                             from == s->process               ? to
+                             : to == s->process || to == from ? from
+                                                              : s->process};
+}
+
 /* The sum of all heads, or tails, of all lanes and outboxes. As no head passes its tail, equal sums
- * mean equal words. */
-static inline uint64_t fab_peer_sum(const struct fab_peer *s, uint64_t lines, uint32_t count,
-                                    uint32_t outbox_line) {
+ * mean equal words. Left out, and told by *odd, are pairs that cannot be, and all those of a process that
+ * was seen to write such: nobody would ever handle what they say, and it is not to be waited for. Nor is
+ * what a worker sent into a slot that nobody was ever in. */
+static inline uint64_t fab_peer_sum(struct fab_peer *s, int of_heads, uint64_t *odd) {
+    uint32_t lanes = 2 * s->header.processes;
     uint64_t sum = 0;
-    for (uint32_t process = 0; process < s->header.processes; process++) {
-        const uint8_t *block = s->whole + s->blocks[process];
-        for (uint32_t lane = 0; lane < count; lane++) /* seq_cst: W2b for those who wait for quiet */
-            sum += atomic_load_explicit(fab_peer_counter(block, lines, lane), FAB_W2B);
-        sum += atomic_load_explicit(fab_peer_counter(block, fab_outbox_words_offset(&s->header), outbox_line),
-                                    FAB_W2B);
+    *odd = 0;
+    for (uint32_t lane = 0; lane < lanes; lane++)
+        if (s->in[lane].broken && lane % s->header.processes != s->process)
+            s->garbled[lane % s->header.processes] = 1;
+    for (uint32_t from = 0; from < s->header.processes; from++) {
+        for (uint32_t lane = 0; lane <= lanes; lane++) {
+            struct fab_pair pair = fab_peer_pair(s, from, lane);
+            uint32_t to = lane == lanes ? from : lane % s->header.processes;
+            uint64_t head = atomic_load_explicit(pair.head, FAB_W2B); /* W2b, for those who wait for quiet */
+            uint64_t tail = atomic_load_explicit(pair.tail, FAB_W2B);
+            /* The head again: had it moved between the two, the pair would say nothing. */
+            int same = atomic_load_explicit(pair.head, FAB_W2B) == head;
+            int garbage = same && (tail - head > pair.capacity || (tail | head) % FAB_ALIGN != 0);
+            if (garbage && pair.other != s->process)
+                s->garbled[pair.other] = 1;
+            /* relaxed: set once, by a process before it takes part */
+            int nobody =
+                from != 0 && atomic_load_explicit(&fab_peer_words(s, to)->present, memory_order_relaxed) == 0;
+            if (garbage || nobody || s->garbled[from] || s->garbled[to])
+                *odd = *odd * 31 + from * (lanes + 1) + lane + 1;
+            else
+                sum += of_heads ? head : tail;
+        }
     }
     return sum;
 }
@@ -219,11 +267,16 @@ static inline uint64_t fab_peer_sum(const struct fab_peer *s, uint64_t lines, ui
  * never passes its tail, so head now = tail later means that the lane was empty all the time in
  * between: at one moment all were. An empty lane means handled, with its consequences published,
  * since a head moves only past messages whose effects are out. Any process. */
-static inline int fab_peer_quiet(const struct fab_peer *s) {
-    uint32_t processes = s->header.processes;
-    uint64_t heads = fab_peer_sum(s, fab_heads_offset(), 2 * processes, 1);
-    uint64_t tails = fab_peer_sum(s, fab_tails_offset(&s->header), 2 * processes, 0);
-    return heads == tails;
+static inline int fab_peer_quiet(struct fab_peer *s) {
+    for (int look = 0; look < 2; look++) { /* again when the first found out who is not to be waited for */
+        uint64_t odd_heads;
+        uint64_t odd_tails;
+        uint64_t heads = fab_peer_sum(s, 1, &odd_heads);
+        uint64_t tails = fab_peer_sum(s, 0, &odd_tails);
+        if (odd_heads == odd_tails)
+            return heads == tails;
+    }
+    return 0;
 }
 
 /* W2b: the second look, behind the store of `sleeping`. Seq_cst, unlike fab_consumer_ready. */

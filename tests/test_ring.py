@@ -8,7 +8,7 @@ from array import array
 import pytest
 
 from fabric import LayoutError, MessageTooLargeError
-from fabric.ring import ALIVE, BATCH_MAX, LOST, MESSAGES, QUIET, ROOM, STOPPED, Batch, Columns, Layout
+from fabric.ring import ALIVE, BATCH_MAX, LINE_BYTES, LOST, MESSAGES, QUIET, ROOM, STOPPED, Batch, Columns, Layout
 from tests.loopback import LANE_BYTES, PEER_LANE_BYTES, loopback
 
 KIND = 2
@@ -316,6 +316,42 @@ def test_quiet_is_when_all_that_was_sent_is_committed(loop):
     assert not loop.peers[0].quiet()
     loop.peers[1].commit(2, end)
     assert all(peer.quiet() for peer in loop.peers)
+
+
+def _counter(loop, process, lane, tail):
+    """A head or tail in the block of a process, writable."""
+    layout = loop.segments[0].layout
+    line = 2 * layout.processes * tail + lane
+    return loop.segments[process]._own_words(layout.heads_offset + line * LINE_BYTES, 1)
+
+
+@pytest.mark.parametrize("tail", [False, True], ids=["head", "tail"])
+@pytest.mark.parametrize("lane", [0, 2])
+@pytest.mark.parametrize("garbage", [2**63, 8, 2**64 - 8, LANE_BYTES + 16])
+def test_a_counter_that_cannot_be_is_not_waited_for_and_what_others_sent_is(loop, lane, tail, garbage):
+    _counter(loop, 1, lane, tail)[0] = garbage
+    assert loop.peers[0].quiet()
+    assert loop.peers[2].send(0, META, 1, 0, 0, b"")
+    assert not loop.peers[0].quiet()
+    loop.peers[0].commit(2, _receive(loop, 0)[1]["end"])
+    assert loop.peers[0].quiet()
+
+
+def test_a_lane_that_was_found_broken_is_not_waited_for_though_its_tail_is_mended(loop):
+    tail = _counter(loop, 1, 0, True)
+    tail[0] = 8
+    assert loop.peers[0].receive(1, Columns()) == -1
+    tail[0] = 64
+    assert loop.peers[0].quiet()
+
+
+def test_what_lies_before_a_slot_that_nobody_was_ever_in_is_not_waited_for():
+    with loopback(2) as loop:
+        loop.segments[2]._own_words(0, 1)[0] = 0  # sleeping, and present
+        assert loop.peers[1].send(2, META, 1, 0, 0, b"")
+        assert loop.peers[0].quiet()
+        assert loop.peers[0].send(2, META, 1, 0, 0, b"")
+        assert not loop.peers[0].quiet(), "the coordinator's own are for one who is about to start"
 
 
 def test_a_wait_ends_with_a_reason_or_with_its_time(loop):
