@@ -31,6 +31,7 @@ from fabric.ring import EINTR, MESSAGES, Peer
 
 _log = logging.getLogger("fabric")
 _LINGER = 0.5  # seconds that the pump stays without work: the next future then finds a running thread
+_MOST_RUNS = 64  # taken at one go: a worker that sends for ever must not keep a thread that has its reply
 _LEAVING = 5.0  # seconds that a leader may take to see that the fabric is closed
 
 
@@ -53,6 +54,7 @@ class Replies:
         self._pump_bell = threading.Event()
         self._pump_guard = threading.Lock()
         self._promised: set[int] = set()  # tokens of futures; a set, since threads add to it without a lock
+        self._unread = False  # did the last look leave something in the lanes?
         self._closed: FabricError | None = None  # what those get who come too late
         self.late = 0
 
@@ -202,10 +204,13 @@ class Replies:
     def _leave(self) -> None:
         """Let go of the lead, and hand it on."""
         self._awaited = 0
+        unread, self._unread = self._unread, False
         self._lead.release()
         self._hand_on()
         if self._orders:
             self.drain_if_free()
+        elif unread and self._closed is None:
+            self.run_later(self.drain_if_free)
 
     def _hand_on(self) -> None:
         """Wake somebody to lead, if nobody does: a follower, else the pump. Who is done already hands on in turn."""
@@ -218,16 +223,15 @@ class Replies:
             self._pump_bell.set()
 
     def _drain(self) -> None:
-        """Take all that lies in the lanes. The leader only."""
+        """Take what lies in the lanes: all of it, or a good deal. The leader only."""
         receiver, pending = self._receiver, self._pending
         while self._orders:
             self._orders.popleft()()
-        more = True
-        while more:
+        self._unread = False
+        for _ in range(_MOST_RUNS):
             received = receiver.receive()
             if received is None:
                 return
-            more = bool(received.more)
             finishes: list[Callable[[], None]] = []
             if received.kind == REPLY:
                 entry = pending.get(received.token)
@@ -240,6 +244,9 @@ class Replies:
             receiver.commit_at_next(received.lane, received.end)
             for finish in finishes:
                 self._later(finish)
+            if not received.more:
+                return
+        self._unread = True
 
     def _give(self, entry: Entry, token: int, replies: Replied, finishes: list[Callable[[], None]]) -> None:
         try:

@@ -12,7 +12,7 @@ import pytest
 from fabric import ClosedError, WorkerLostError
 from fabric.channel import Receiver, Sender
 from fabric.codec import Codec
-from fabric.messages import FAILURE, INDEX_BITS, MESSAGE, RAW, REPLY
+from fabric.messages import FAILURE, INDEX_BITS, MESSAGE, RAW, REPLY, REQUEST
 from fabric.pending import Many, One, Promise, error_in
 from fabric.replies import Replies
 from fabric.ring import MESSAGES, QUIET, ROOM
@@ -368,3 +368,21 @@ def test_nobody_waits_for_the_lead_to_look(world):
         stack.callback(world.replies._lead.release)
         world.replies.drain_if_free()
         world.replies.wake_and_drain()
+
+
+def test_a_lane_that_is_never_empty_does_not_keep_who_has_its_reply(world):
+    taken = []
+
+    def one_more(received):  # of two kinds in turn, so that there is always one behind that which is taken
+        taken.append(received.kind)
+        assert world.back.send_one(received.kind | RAW << 16, 0, 0, b"")
+
+    world.replies._on_record = one_more
+    for kind in (FAILURE, REQUEST):
+        world.back.send_one(kind | RAW << 16, 0, 0, b"")
+    entry = One(1)
+    world.reply(world.replies.expect(entry))
+
+    assert world.replies.wait(entry, None)
+    world.replies._on_record = lambda received: taken.append("the last")
+    world.until(lambda: taken[-1] == "the last")  # what was left behind is taken although nobody waits for it
