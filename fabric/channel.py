@@ -14,7 +14,7 @@ from typing import Any
 
 from fabric.codec import Codec, Encoded, Undecodable, decode_order
 from fabric.errors import FabricError
-from fabric.messages import COORDINATOR, MIXED, ORDER, RAW
+from fabric.messages import COORDINATOR, DROPPED, MIXED, ORDER, RAW
 from fabric.ring import BATCH_MAX, Batch, Columns, Peer
 from fabric.segment import Segment
 
@@ -183,17 +183,19 @@ class Receiver:
         """Return the next run of records, or None when all lanes are empty.
 
         The records stay in the lane until `commit`. Bodies are private copies. One that cannot be decoded
-        is a codec.Undecodable.
+        is a codec.Undecodable. Bytes that cannot be records come as a run of kind DROPPED with none in it,
+        which is to be committed like any other: its producer wants the room back.
         """
-        while True:
-            lane = self._peer.receive(most, self._columns, self._done_lane, self._done_end)
-            self._done_lane = -1
-            if lane < 0:
-                return None
-            received = Received(lane, self._columns)
-            if received.count:
-                self._decode(received)
-                return received
+        lane = self._peer.receive(most, self._columns, self._done_lane, self._done_end)
+        self._done_lane = -1
+        if lane < 0:
+            return None
+        received = Received(lane, self._columns)
+        if received.count:
+            self._decode(received)
+        else:
+            received.kind, received.bodies = DROPPED, []
+        return received
 
     def commit(self, lane: int, end: int) -> None:
         """Hand the bytes below `end` back: the records there are handled, and their effects are out."""

@@ -16,6 +16,7 @@ index tells which of it. 0 means that nobody waits for a reply.
 import signal
 from typing import Any, NamedTuple
 
+DROPPED = 0  # no record has this kind: what the receiver makes of bytes that cannot be records
 MESSAGE = 2  # told or asked
 REPLY = 3
 FAILURE = 4  # a told message went wrong: an ErrorInfo for the coordinator

@@ -10,7 +10,7 @@ import pytest
 from fabric import ClosedError, EncodingError, MessageTooLargeError
 from fabric.channel import Receiver, Sender, as_sequence, make_batch
 from fabric.codec import Codec, Undecodable
-from fabric.messages import MESSAGE, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW
+from fabric.messages import DROPPED, MESSAGE, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW
 from tests.loopback import LANE_BYTES, loopback
 
 
@@ -141,6 +141,19 @@ def test_where_pickles_are_refused_none_is_read(loop):
     assert [type(body) for body in received.bodies] == [Undecodable] * 2
     assert "allow_pickle=False" in str(received.bodies[0].error)
     receiver.close()
+
+
+def test_bytes_that_cannot_be_records_are_handed_back_to_their_producer(loop, receiver):
+    _send(loop, [b"x" * 100, b"y"])
+    offset, _ = loop.segments[0].layout.lane_range(0, 1)
+    loop.segments[0]._own[offset : offset + 4] = b"\xff\xff\xff\xff"
+    received = receiver.receive()
+    assert (received.kind, received.count, received.bodies, received.targets()) == (DROPPED, 0, [], [])
+    receiver.commit(received.lane, received.end)
+
+    assert loop.peers[0].backlog(1)[0] == 0
+    _send(loop, [b"good"])
+    assert _all(receiver) == [b"good"]
 
 
 class _Trap:
