@@ -75,6 +75,7 @@ class Loop:
         self._ledger = Ledger(lambda lane: peer.lane_bytes(lane) // 2)
         self._leaving = False
         self._died_ns = 0  # when our predecessor was seen dead
+        self._dropped_bytes = 0  # of records that nobody of ours sends here
         self._keeper = keeper
         self._recovery: Recovery | None = recovery
         self._head_of = head_of
@@ -239,7 +240,10 @@ class Loop:
         self._turn_event_loop()
 
     def _orders(self, received: Received) -> None:
-        """Carry out orders of the coordinator; each is answered."""
+        """Carry out orders of the coordinator; each is answered. Nobody else gives us any."""
+        if received.lane % self._peer.processes != COORDINATOR:
+            self._unknown(received)
+            return
         for correlation, order in zip(received.correlations(), received.bodies, strict=True):
             try:
                 answer = self._obey(order)
@@ -288,7 +292,7 @@ class Loop:
 
     def _unknown(self, received: Received) -> None:
         """Drop what no version of ours sends here, and count it."""
-        self._counters[count.DROPPED_BYTES] += received.bytes
+        self._dropped_bytes += received.bytes
         self._commit_all(received)
 
     def _commit_all(self, received: Received) -> None:
@@ -335,7 +339,7 @@ class Loop:
         counters = self._counters
         counters[count.LOST] = self._outbox.lost
         counters[count.ERRORS] = self._host.errors
-        counters[count.DROPPED_BYTES] = self._peer.dropped_bytes()
+        counters[count.DROPPED_BYTES] = self._peer.dropped_bytes() + self._dropped_bytes
 
     # Coroutines.
 
