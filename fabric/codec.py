@@ -75,8 +75,7 @@ class Codec:
             return RAW, body
         if body is None:
             return NONE, b""
-        numpy = sys.modules.get("numpy")
-        if numpy is not None and kind is numpy.ndarray and (described := _description(body.dtype)) is not None:
+        if kind is _ndarray() and (described := _description(body.dtype)) is not None:
             return NDARRAY, _dump_array(body, described)
         if kind is ErrorInfo:
             return ERROR, _dump_error(body)
@@ -235,7 +234,10 @@ def _clipped(text: str) -> str:
 def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
     """Make of a described error what the one who asked gets raised."""
     if info.what in _OURS:
-        return _OURS[info.what](*json.loads(info.message))
+        try:
+            return _OURS[info.what](*json.loads(info.message))
+        except Exception as problem:  # no worker of ours writes such arguments
+            return EncodingError(f"an error ({info.what}) arrived that cannot be read: {type(problem).__name__}")
     error = AgentError(f"{show(info.agent)} raised {info.message}", info.traceback, show(info.agent))
     if info.exception is not None and allow_pickle:
         try:
@@ -277,10 +279,15 @@ def _pickle_many(bodies: Sequence[Any]) -> Encoded | None:
     return None if _STACK_GLOBAL in encoded.blob and b"__main__" in encoded.blob else encoded
 
 
-def _not_pickled() -> "set[type[Any]]":
+def _not_pickled() -> set[Any]:
     """Return the types that have encodings of their own."""
-    numpy = sys.modules.get("numpy")
-    return _OWN_ENCODINGS if numpy is None else _OWN_ENCODINGS | {numpy.ndarray}
+    ndarray = _ndarray()
+    return _OWN_ENCODINGS if ndarray is None else _OWN_ENCODINGS | {ndarray}
+
+
+def _ndarray() -> type | None:
+    """Return the class of arrays; None before numpy is there, or while another thread is still importing it."""
+    return getattr(sys.modules.get("numpy"), "ndarray", None)
 
 
 def joined(encoding: int, encodings: bytes | None, blobs: Sequence[bytes]) -> Encoded:

@@ -3,6 +3,8 @@
 import math
 import pickle
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -396,6 +398,22 @@ def test_our_own_errors_travel_as_themselves_without_a_pickle(error):
 def test_an_error_of_the_wrong_shape_is_refused(line):
     with pytest.raises(EncodingError):
         CODEC.decode(ERROR, line)
+
+
+@pytest.mark.parametrize("what", ["not_found", "encoding", "too_large", "poison", "lost"])
+@pytest.mark.parametrize("message", ["", "no json", "[[]]", '["a", "b", "c", "d", "e"]', "7", '[null, {}, "x"]'])
+def test_an_error_of_ours_with_arguments_it_cannot_have_is_an_error_all_the_same(what, message):
+    error = revive(ErrorInfo(what, message, "", 7, None))
+
+    assert isinstance(error, FabricError)
+    assert str(error)
+
+
+def test_bodies_are_encoded_while_another_thread_imports_numpy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numpy", types.ModuleType("numpy"))
+
+    assert CODEC.encode([1])[0] == PICKLE
+    assert CODEC.encode_many([1, "two"]).encoding == PICKLE
 
 
 def test_replies_that_cannot_be_encoded_become_errors_among_the_others():
