@@ -98,6 +98,13 @@ class SpawnReport(NamedTuple):
         failures.update(dict.fromkeys(others, failures[rows[0][0]]) if rows else {})
         return cls(failures, grown)
 
+    def checked(self, count: int) -> "SpawnReport":
+        """Return this if it can be about an order for `count` agents. ValueError: it cannot."""
+        positions = {*map(type, self.failures)} <= {int} and all(0 <= i < count for i in self.failures)
+        if not positions or type(self.bytes_grown) is not int:
+            raise ValueError("it names agents that were not ordered, or its numbers are none")
+        return self
+
 
 class ErrorInfo(NamedTuple):
     """An exception on its way to another process.

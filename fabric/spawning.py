@@ -19,7 +19,7 @@ from fabric.admission import Budget, admit, available_bytes, estimate
 from fabric.agent import Agent, AgentGroup, Messenger, check_agent_class, prefers_json
 from fabric.codec import dump_pickle, encode_order, revive
 from fabric.directory import Directory
-from fabric.errors import FabricError, SpawnError
+from fabric.errors import EncodingError, FabricError, SpawnError
 from fabric.messages import (
     PREWARM,
     SPAWN,
@@ -211,7 +211,7 @@ class Spawner:
         for entry, order in waiting:
             report = self._report(entry, order)
             ordered = array("Q", order.addresses)
-            failures.update({position_of[ordered[i]]: _why(info) for i, info in report.failures.items()})
+            failures.update({position_of[ordered[i]]: self._why(info) for i, info in report.failures.items()})
             grown += report.bytes_grown
         if failures:
             self._directory.close(array("Q", [addresses[i] for i in failures]))
@@ -224,11 +224,18 @@ class Spawner:
 
     def _report(self, entry: One, order: SpawnOrder) -> SpawnReport:
         self._switchboard.replies.wait(entry, None)
-        error = error_in(entry.value)
+        error = error_in(entry.value, self._switchboard.codec.allow_pickle)
         if error is None:
-            return SpawnReport.from_plain(entry.value)
+            try:
+                return SpawnReport.from_plain(entry.value).checked(len(order.addresses) // 8)
+            except Exception as problem:  # no worker of ours answers so
+                error = EncodingError(f"the report of worker {entry.slots[0]} cannot be read: {problem!r}")
         info = ErrorInfo("agent", str(error), "", 0, None)
         return SpawnReport(dict.fromkeys(range(len(order.addresses) // 8), info), 0)
+
+    def _why(self, info: ErrorInfo) -> BaseException | str:
+        error = revive(info, self._switchboard.codec.allow_pickle)
+        return error.__cause__ or error
 
     def _orders_for(
         self, recipe: Recipe, first: int, addresses: "array[int]", positions: list[int], slot: int
@@ -321,7 +328,7 @@ class Spawner:
             waiting.append(entry)
         for entry in waiting:
             self._switchboard.replies.wait(entry, None)
-            error = error_in(entry.value)
+            error = error_in(entry.value, self._switchboard.codec.allow_pickle)
             if error is not None:
                 raise SpawnError(f"{recipe.kind.__name__} cannot be prewarmed: {error}") from error.__cause__
 
@@ -344,8 +351,3 @@ def _without_the_stopped(order: SpawnOrder, alive: set[int]) -> SpawnOrder:
     if each is not None:
         each = {name: [values[i] for i in kept] for name, values in each.items()}
     return order._replace(addresses=array("Q", [addresses[i] for i in kept]).tobytes(), each=each)
-
-
-def _why(info: ErrorInfo) -> BaseException | str:
-    error = revive(info)
-    return error.__cause__ or error
