@@ -12,6 +12,7 @@ import struct
 from typing import NamedTuple
 
 from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, show
+from fabric.ring import BATCH_MAX
 from fabric.segment import Segment
 
 _HEADER = struct.Struct("<IHBBQQQ")  # size, kind, encoding, flags, target, sender, correlation
@@ -42,11 +43,11 @@ def examine(segment: Segment, slot: int) -> Victim | None:
     Only for a worker that is seen to be dead: nobody writes these words any more.
     """
     index, where = segment.cursor_of(slot)
-    if index == 0:
+    if not 0 < index <= BATCH_MAX:
         return None
     lane, position = where >> CURSOR_LANE_SHIFT, where & (1 << CURSOR_LANE_SHIFT) - 1
     processes = segment.layout.processes
-    if lane >= processes:
+    if lane >= processes or position % _ALIGN != 0:
         return None
     data = segment.lane_data(lane, slot)
     head = segment.head_of(slot, lane)
