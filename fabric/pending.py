@@ -122,6 +122,8 @@ class Many(Entry):
         first, bodies, step = replies.correlation & INDEX_MASK, replies.bodies, replies.step
         count = len(bodies)
         if count > 1 and 0 < step <= INDEX_MASK:
+            if first + (count - 1) * step >= len(self.replies):
+                raise IndexError("more replies than there were questions")
             where = slice(first, first + (count - 1) * step + 1, step)
             self.replies[where] = bodies
             self._came[where] = b"\1" * count

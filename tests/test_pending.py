@@ -39,6 +39,16 @@ def test_one_is_done_with_its_reply_and_wakes_its_owner():
     assert entry.lock.acquire(blocking=False), "its owner sleeps on this"
 
 
+@pytest.mark.parametrize("indexes", [[6, 7, 8], [8, 9], [0, 4, 8], [2**20 - 2, 2**20 - 1], [5, 9, 8]], ids=str)
+def test_replies_to_what_was_not_asked_are_refused_and_the_others_still_come(indexes):
+    entry = Many([1] * 8)
+    with pytest.raises((IndexError, ValueError)):
+        entry.accept(Replies(indexes, ["forged"] * len(indexes)))
+    entry.accept(Replies(range(8), list(range(8))))
+
+    assert (entry.done, entry.replies) == (True, list(range(8)))
+
+
 def test_one_that_fails_has_the_error_for_a_reply():
     entry = One(1)
     entry.fail(1, LOST)
