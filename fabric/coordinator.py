@@ -6,6 +6,8 @@ Fabric ──▶ Spawner ──▶ Switchboard ──▶ lanes ──▶ workers
 """
 
 import atexit
+import contextlib
+import errno
 import functools
 import logging
 import os
@@ -246,6 +248,7 @@ class Fabric(CoordinatorMessenger):
             restarts=self._supervisor.restarts,
             redelivered=self._supervisor.redelivered,
             alarms=own_alarms + sum(worker.alarms for worker in workers),
+            dropped_bytes=self._peer.dropped_bytes() + self._unasked.dropped_bytes,
         )
 
     def resize(self, workers: int) -> None:
@@ -282,10 +285,12 @@ class Fabric(CoordinatorMessenger):
                 answer = self.spawn_batch(request.kind, request.how_many, **request.options)
         except Exception as error:
             answer = describe(error)
-        if self.is_alive(sender):
-            try:
-                self._switchboard.answer(sender, correlation, answer)
-            except FabricError as error:  # the answer cannot be sent: that can
+        if not self.is_alive(sender):
+            return
+        try:
+            self._switchboard.answer(sender, correlation, answer)
+        except FabricError as error:  # the answer cannot be sent: that can, unless whoever asked has gone meanwhile
+            with contextlib.suppress(FabricError):
                 self._switchboard.answer(sender, correlation, describe(error))
 
     # The end.

@@ -80,6 +80,10 @@ class Lanes:
         """Return (bytes in flight, 0)."""
         return self._in_flight[lane], 0
 
+    def dropped_bytes(self) -> int:
+        """Return 0: nobody writes here but ourselves."""
+        return 0
+
     def sent(self, lane: int) -> int:
         """Return how many messages the coordinator has sent to a worker."""
         return self._sent[lane]

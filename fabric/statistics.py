@@ -48,6 +48,7 @@ class Statistics:
     restarts: int
     redelivered: int
     alarms: int
+    dropped_bytes: int  # in the coordinator's lanes: what could not be records, or not from a worker
 
     @property
     def received(self) -> int:

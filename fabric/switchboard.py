@@ -79,7 +79,8 @@ class Switchboard:
 
     def is_alive(self, address: int) -> bool:
         """Is the agent alive, by the shared table?"""
-        return self.closed is None and self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32) <= 0xFFFF
+        index, table = address & 0xFFFFFFFF, self._table
+        return self.closed is None and index < len(table) and table[index] ^ (address >> 32 << 32) <= 0xFFFF
 
     def slots_of(self, addresses: "array[int]") -> "array[int]":
         """Return the worker slot of each agent.

@@ -36,6 +36,7 @@ class Unasked:
         self.later: Callable[[Callable[[], None]], None] | None = None
         self.aside: Callable[[Callable[[], None]], None] | None = None  # for requests, which may take long
         self.count = 0
+        self.dropped_bytes = 0  # of records that no worker of ours sends
 
     @property
     def letters(self) -> list[DeadLetter]:
@@ -44,11 +45,16 @@ class Unasked:
 
     def take(self, received: Received) -> None:
         """Take a batch of records that are no replies. The draining thread only."""
+        if received.kind not in (FAILURE, REQUEST):
+            self.dropped_bytes += received.bytes
+            return
         rows = zip(received.targets(), received.senders(), received.correlations(), received.bodies, strict=True)
         for target, sender, correlation, body in rows:
             if received.kind == FAILURE and isinstance(body, ErrorInfo):
                 self.bury(sender, target, revive(body, self._allow_pickle))
-            elif received.kind == REQUEST:
+            elif received.kind == FAILURE:
+                self.dropped_bytes += received.bytes // received.count
+            else:
                 run = self.aside or self.later
                 assert run is not None
                 run(functools.partial(self._serve, sender, correlation, body))
