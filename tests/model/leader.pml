@@ -100,10 +100,7 @@ inline drain() {
 inline leave(me) {
     do
     :: lead = false;
-        if
-        :: SOME_FOLLOW -> hand_on(me)
-        :: !SOME_FOLLOW -> ring_pump()
-        fi;
+        hand_on(me);
         if
         :: !orders -> break
         :: orders ->
