@@ -64,6 +64,7 @@ class Segment:
         )
         descriptor = _memfd()
         try:
+            os.fchmod(descriptor, 0o600)  # a memfd is open to all who find a path to it
             os.ftruncate(descriptor, layout.segment_bytes)
             os.pwrite(descriptor, layout.header_bytes, 0)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
