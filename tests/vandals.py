@@ -7,7 +7,7 @@ import threading
 
 from fabric import Agent
 from fabric.codec import Codec
-from fabric.messages import ErrorInfo
+from fabric.messages import REPLY, ErrorInfo
 from fabric.ring import LINE_BYTES
 from fabric.segment import Segment
 
@@ -84,6 +84,22 @@ class Vandal(Agent):
         peer = self._host.outbox._peer
         if lane < 2 * peer.processes and peer.body_limit(lane):
             peer.send(lane, meta, target, sender, correlation, body)
+
+    def send_text(self, lane, meta, correlation, body):
+        """Do as `send`, with a body that JSON can say."""
+        self.send(lane, meta, 0, 0, correlation, bytes.fromhex(body))
+
+    def reply_with(self, encoding, body):
+        """Answer this message, with bytes and an encoding that do not go together."""
+        handle = self.context.reply_later()
+        self.send(0, REPLY | encoding << 16, 0, 0, handle._ticket.correlation, bytes.fromhex(body))
+
+    def answer_orders_with(self, encoding, body):
+        """Answer the coordinator's orders with this from now on; with encoding 0, as usual."""
+        codec = self._host.codec
+        codec.__dict__.pop("encode_answer", None)
+        if encoding:
+            codec.encode_answer = lambda answer: (encoding, bytes.fromhex(body))
 
     def _slot(self):
         return self._host._table[self._address & 0xFFFFFFFF] & 0xFFFF
