@@ -188,7 +188,7 @@ class RingMachine(RuleBasedStateMachine):
         while waiting and self.lanes[process, waiting[0][0]].has_room(len(waiting[0][1][3])):
             slot, record = waiting.popleft()
             self.lanes[process, slot].send(record)
-        assert (empty, lost) == (not waiting, 0)
+        assert (empty, lost) == (not waiting, [])
 
     @invariant()
     def what_lies_in_a_lane_is_what_was_sent_and_not_committed(self):

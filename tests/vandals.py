@@ -107,7 +107,7 @@ class Vandal(Agent):
     def _segment(self):
         for number in os.listdir("/proc/self/fd"):
             try:
-                if os.readlink(f"/proc/self/fd/{number}").startswith("/memfd:shm-fabric"):
+                if os.readlink(f"/proc/self/fd/{number}") == "/memfd:shm-fabric (deleted)":
                     return Segment.attach(os.dup(int(number)), self._slot())
             except OSError:
                 continue
