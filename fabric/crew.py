@@ -30,6 +30,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fabric.codec import encode_order
 from fabric.config import FabricConfig
 from fabric.errors import FabricError, advice
 from fabric.messages import Boot, COORDINATOR, STACK_SIGNAL
@@ -126,14 +127,16 @@ class Crew:
 
         Where the machine refuses what that takes, it is told as a death, and whether to try again is decided there.
         """
+        encoded = [encode_order(order) for order in orders]  # for the worker to read: the fork server runs no user code
         try:
             with self._starting:
-                self._start(slot, orders)
+                self._start(slot, encoded)
         except OSError as error:
             why = (error.strerror or str(error)) + advice(error)
             self.call_later(0, lambda: self._stillborn(slot, why))
 
-    def _start(self, slot: int, orders: list[Any]) -> None:
+
+    def _start(self, slot: int, orders: list[bytes]) -> None:
         if self._config.start_method == "spawn":
             self._spawn(slot, orders)
             return
@@ -265,7 +268,7 @@ class Crew:
             self._server.wait()
         self._server = self._link = None
 
-    def _spawn(self, slot: int, orders: list[Any]) -> None:
+    def _spawn(self, slot: int, orders: list[bytes]) -> None:
         boot = self._boot(slot)
         process, link = launch(boot)
         with link:

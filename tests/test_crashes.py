@@ -28,6 +28,17 @@ def test_agents_of_a_killed_worker_answer_again(fab):
     assert fab.statistics().restarts == 3
 
 
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_agents_that_were_given_references_each_are_made_again(start_method):
+    with Fabric(workers=2, start_method=start_method) as fab:
+        witnesses = fab.spawn_batch(Recorder, 2, placement=1)
+        agents = fab.spawn_batch(Deadly, 2, placement=0, each={"witness": witnesses})
+        _kill(fab)
+        assert agents.ask_each(["a", "b"], timeout=30) == ["a", "b"]
+        fab.drain(timeout=30)
+        assert witnesses.ask_all("all") == [["a"], ["b"]]
+
+
 def test_every_ask_in_flight_is_answered_once_though_its_worker_is_killed(fab):
     agents = fab.spawn_batch(Deadly, 10)
     futures = [agents[i % 10].submit(i) for i in range(5_000)]

@@ -18,7 +18,7 @@ from typing import Any
 
 from fabric.agent import register_messenger
 from fabric.channel import Receiver, Sender
-from fabric.codec import Codec
+from fabric.codec import Codec, decode_order
 from fabric.counters import CLOSING, PID
 from fabric.messages import COORDINATOR, STACK_SIGNAL
 from fabric.ring import Lifeline
@@ -63,7 +63,7 @@ def main() -> None:
     os._exit(status)
 
 
-def worker_main(boot: Any, slot: int, orders: Any, stack: int) -> int:
+def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     """Be worker `slot` until told to leave; `orders` are handled before any message. Returns exit status.
 
     `stack` is a descriptor of where to leave the Python stack in a crash, or when the coordinator asks for it.
@@ -108,7 +108,7 @@ def worker_main(boot: Any, slot: int, orders: Any, stack: int) -> int:
         segment.handled(),
     )
     try:
-        loop.start(orders)
+        loop.start([decode_order(order) for order in orders])
         loop.run(config.batch_size, lifeline)
         atexit._run_exitfuncs()
         return 0
