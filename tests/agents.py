@@ -78,6 +78,33 @@ def _die_once(agent):
     return "not reached"
 
 
+class Inquirer(Agent):
+    """Asks another agent what it is asked itself, and notes that in a file first."""
+
+    max_concurrency = 8
+
+    def __init__(self, ref, path):
+        self.other = ref
+        self.path = path
+
+    async def on_message(self, body):
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(f"{body}\n")
+        return await self.other.ask_async(body)
+
+
+class Doorkeeper(Agent):
+    """Answers with what it was sent; told to wait, it holds up its worker until a file exists."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_message(self, body):
+        while body == "wait" and not os.path.exists(self.path):
+            time.sleep(0.001)
+        return body
+
+
 class FailsToStartAgain(Agent):
     """Sleeps as long as it is told; while the flag exists, its process ends when it is started."""
 

@@ -2,16 +2,24 @@
 
 import os
 import signal
+import time
 
 import pytest
 
 from fabric import Fabric, PoisonMessageError, WorkerLostError
-from tests.agents import Counter, Deadly, FailsToStartAgain, Recorder, Segfaulter
+from tests.agents import Counter, Deadly, Doorkeeper, FailsToStartAgain, Inquirer, Recorder, Segfaulter
 
 
 def _kill(fab, slot=1):
     worker = next(worker for worker in fab.statistics().workers if worker.slot == slot)
     os.kill(worker.pid, signal.SIGKILL)
+
+
+def _wait_for(reached):
+    deadline = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -85,6 +93,26 @@ def test_with_on_crash_fail_a_message_that_was_running_is_not_run_again(fab):
     assert isinstance(replies[2], WorkerLostError)
     assert (replies[2].exitcode, replies[:2], replies[3]) == (3, ["a", "b"], "c")
     assert recorder.ask("all") == ["a", "b", "c"], "each message ran once; what the dying one sent died with it"
+
+
+def test_an_answer_to_a_question_of_a_dead_worker_is_not_taken_for_one_to_its_successor(fab, tmp_path):
+    door, asked = tmp_path / "open", tmp_path / "asked"
+    keeper = fab.spawn_batch(Doorkeeper, 1, placement=1, path=str(door))[0]
+    inquirer = fab.spawn_batch(Inquirer, 1, placement=0, kwargs={"ref": keeper, "path": str(asked)})[0]
+    neighbour = fab.spawn_batch(Counter, 1, placement=0)[0]
+    assert inquirer.ask("a", timeout=30) == "a"  # the first question of this worker
+    keeper.tell("wait")
+    second = inquirer.submit("b")  # the second
+    _wait_for(lambda: asked.read_text().split() == ["a", "b"])
+    neighbour.ask(0, timeout=30)
+    _kill(fab)
+    _wait_for(lambda: asked.read_text().split() == ["a", "b", "b"])  # the first of its successor
+    third = inquirer.submit("c")  # the second of its successor
+    _wait_for(lambda: asked.read_text().split()[-1] == "c")
+    neighbour.ask(0, timeout=30)
+    door.touch()
+
+    assert (second.result(30), third.result(30)) == ("b", "c")
 
 
 def test_what_was_sent_before_a_kill_is_handled_in_order(fab):
