@@ -43,6 +43,7 @@ _STACK_BYTES = 64 << 10
 _STACK_PATIENCE = 0.5  # seconds that a hung worker has to say where it hangs
 _STACK_LOOK = 0.02
 _PAUSE = 0.1  # seconds until the supervisor thread tries again what the machine refused
+_SERVER_PATIENCE = 5.0  # seconds that the fork server has to leave once its socket has ended
 _STATUS_PATIENCE = 1.0  # seconds that the exit status of a dead worker may take from the fork server
 
 
@@ -193,6 +194,18 @@ class Crew:
             size = os.fstat(stack).st_size
             time.sleep(_STACK_LOOK)
 
+    @property
+    def server_pid(self) -> int | None:
+        """The process that forks the workers, None when there is none."""
+        server = self._server
+        return None if server is None else server.pid
+
+    def kill_server(self) -> None:
+        """Kill the fork server; its end of the socket tells, and another one is started when it is needed."""
+        server = self._server
+        if server is not None:
+            server.kill()
+
     def empty(self) -> bool:
         """Does no worker run?"""
         return not self._workers
@@ -265,7 +278,11 @@ class Crew:
         if self._link is not None:
             self._link.close()
         if self._server is not None:
-            self._server.wait()
+            try:
+                self._server.wait(_SERVER_PATIENCE)
+            except subprocess.TimeoutExpired:  # stopped by somebody: it would never leave
+                self._server.kill()
+                self._server.wait()
         self._server = self._link = None
 
     def _spawn(self, slot: int, orders: list[bytes]) -> None:

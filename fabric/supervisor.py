@@ -204,10 +204,15 @@ class Supervisor:
             self._worker_died(Death(slot, 0, None, f"{type(error).__name__}: {error}"))
 
     def _look_for_hangs(self) -> None:
-        """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead."""
+        """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead. So the fork server."""
         workers = self.crew.workers.values()
         sightings = [Sighting(w.pid, in_hand(self._segment, w.slot), is_stopped(w.pid)) for w in workers]
+        server = self.crew.server_pid
+        if server is not None:
+            sightings.append(Sighting(server, None, is_stopped(server)))
         verdicts = self._hangs.look(sightings, time.monotonic())
+        if server in verdicts:
+            self.crew.kill_server()
         for worker in workers:
             if worker.pid in verdicts:
                 self._hung[worker.pid] = verdicts[worker.pid]
