@@ -1,0 +1,87 @@
+"""The agents of a chaos run. Each counts in the tally what it handles, and checks what it is sent."""
+
+import faulthandler
+import functools
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from fabric import Agent
+from tests.chaos.tally import NEXT, Tally
+
+_PATTERN = bytes(range(256)) * 16
+
+
+def content(agent: int, message: int) -> bytes:
+    """Return what message `message` to `agent` carries: its size and its bytes follow from the two."""
+    mixed = (agent * 2654435761 + message * 40503) & 0xFFFF
+    size = mixed & 0xFFF if mixed & 0xF000 == 0 else mixed & 0x7F  # mostly small, one in 16 up to a page
+    return _PATTERN[mixed & 0xFF : (mixed & 0xFF) + size]
+
+
+@functools.cache
+def _tally(path: str, agents: int, most: int) -> Tally:
+    """Map the tally once in each worker, and have the worker write its stacks when it gets SIGUSR1."""
+    file = Path(path).with_name(f"stack.{os.getpid()}").open("w")  # stays open: faulthandler writes to it
+    faulthandler.register(signal.SIGUSR1, file)
+    return Tally(path, agents, most)
+
+
+class Witness(Agent):
+    """Answers (agent, message); asked with None, how many messages it has begun."""
+
+    def __init__(self, tally: tuple[str, int, int], index: int) -> None:
+        self.tally = _tally(*tally)
+        self.index = index
+        self.tally.made(index)
+
+    def on_message(self, body: Any) -> Any:
+        """Count a message; say which it was."""
+        if body is None:
+            return self.tally.words(self.index)[NEXT]
+        self._begin(body)
+        return self.index, body[0]
+
+    def _begin(self, body: tuple[int, bytes]) -> None:
+        message, data = body
+        self.tally.begun(self.index, message, data == content(self.index, message))
+
+
+class Relay(Witness):
+    """Tells each message on to a witness on another worker."""
+
+    def __init__(self, tally: tuple[str, int, int], index: int, receiver: Any, receiver_index: int) -> None:
+        super().__init__(tally, index)
+        self.receiver = receiver
+        self.receiver_index = receiver_index
+
+    def on_message(self, body: Any) -> Any:
+        """Count and pass on."""
+        if body is not None:
+            self.context.tell(self.receiver, (body[0], content(self.receiver_index, body[0])))
+        return super().on_message(body)
+
+
+class Inquirer(Relay):
+    """Asks a witness on another worker, and answers when that has."""
+
+    max_concurrency = 8
+
+    async def on_message(self, body: Any) -> Any:  # type: ignore[override]
+        """Count, ask, and compare the answer."""
+        self._begin(body)
+        asked = (body[0], content(self.receiver_index, body[0]))
+        answer = await self.receiver.ask_async(asked)
+        return (self.index, body[0]) if answer == (self.receiver_index, body[0]) else ("wrong answer", answer)
+
+
+class Member(Agent):
+    """Answers with its number: one of many in waves."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_message(self, body: Any) -> Any:
+        """Say who it is, and what it was sent."""
+        return self.number, body
