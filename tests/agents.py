@@ -81,7 +81,7 @@ def _die_once(agent):
 class Inquirer(Agent):
     """Asks another agent what it is asked itself, and notes that in a file first."""
 
-    max_concurrency = 8
+    max_concurrency = 100
 
     def __init__(self, ref, path):
         self.other = ref
@@ -91,6 +91,13 @@ class Inquirer(Agent):
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(f"{body}\n")
         return await self.other.ask_async(body)
+
+
+class Talker(Agent):
+    """Answers with more than it was sent."""
+
+    def on_message(self, body):
+        return body * 8_000
 
 
 class Doorkeeper(Agent):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fabric import Fabric, PoisonMessageError, WorkerLostError
-from tests.agents import Counter, Deadly, Doorkeeper, FailsToStartAgain, Inquirer, Recorder, Segfaulter
+from tests.agents import Counter, Deadly, Doorkeeper, FailsToStartAgain, Inquirer, Recorder, Segfaulter, Talker
 
 
 def _kill(fab, slot=1):
@@ -113,6 +113,25 @@ def test_an_answer_to_a_question_of_a_dead_worker_is_not_taken_for_one_to_its_su
     door.touch()
 
     assert (second.result(30), third.result(30)) == ("b", "c")
+
+
+def test_replies_to_a_peer_for_which_there_is_no_room_at_all_outlive_their_worker(tmp_path):
+    doors = [tmp_path / "one", tmp_path / "two"]
+    with Fabric(workers=2, peer_lane_bytes=32 << 10, outbox_bytes=64 << 10) as fab:
+        talker = fab.spawn_batch(Talker, 1, placement=1)[0]
+        keepers = fab.spawn_batch(Doorkeeper, 2, each={"path": map(str, doors)})
+        kwargs = {"ref": talker, "path": str(tmp_path / "asked")}
+        inquirer = fab.spawn_batch(Inquirer, 1, placement=0, kwargs=kwargs)[0]
+        keepers[1].tell("wait")
+        futures = [inquirer.submit(b"a") for _ in range(100)]
+        keepers[0].ask("the questions are out", timeout=30)
+        keepers[0].tell("wait")
+        doors[1].touch()
+        _wait_for(lambda: fab.statistics().workers[1].lane_bytes == 0 and fab.statistics().workers[1].received > 100)
+        _kill(fab, slot=2)
+        doors[0].touch()
+
+        assert [len(future.result(timeout=30)) for future in futures] == [8_000] * 100
 
 
 def test_what_was_sent_before_a_kill_is_handled_in_order(fab):
