@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=40, help="of family: programs that are killed")
     parser.add_argument("--messages", type=int, default=0, help="go on until so many are completed")
     parser.add_argument("--mode", choices=("retry", "fail"), default="retry")
+    parser.add_argument("--tight", action="store_true", help="the smallest lanes and outboxes")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a wait is a hang")
     asked = parser.parse_args()
@@ -27,7 +28,9 @@ def main() -> int:
     if asked.what == "family":
         outcome = _families(asked.seed, asked.kills)
     else:
-        plan = Plan(asked.seed, asked.kills, asked.messages, asked.mode, asked.workers, asked.patience)
+        plan = Plan(
+            asked.seed, asked.kills, asked.messages, asked.mode, asked.workers, asked.patience, tight=asked.tight
+        )
         run(Plan(asked.seed, kills=3, mode=asked.mode, workers=asked.workers))  # warms up what is made once
         leaks = Leaks()
         outcome = run(plan)

@@ -40,6 +40,7 @@ class Plan:
     patience: float = 60.0
     most: int = 1 << 18  # messages to one agent
     server: bool = True
+    tight: bool = False  # the smallest lanes and outboxes, so that all of them are full most of the time
 
 
 @dataclass
@@ -64,8 +65,9 @@ def run(plan: Plan) -> Outcome:
         config = FabricConfig(
             workers=plan.workers,
             max_workers=plan.workers,
-            lane_bytes=1 << 20,
-            peer_lane_bytes=32 << 10,  # small, so that the outbox is used
+            lane_bytes=(64 if plan.tight else 1024) << 10,
+            peer_lane_bytes=(16 if plan.tight else 32) << 10,  # small, so that the outbox is used
+            outbox_bytes=(64 if plan.tight else 8192) << 10,
             max_restarts=_OFTEN,
             max_attempts=_OFTEN,
             stopped_timeout=10.0,
@@ -147,9 +149,14 @@ class _Chaos:
             Tells(self.fabric, self.groups[told], told, seed + 2, patience, self.once),
             Relays(self.fabric, self.groups[relays], relays, seed + 3, patience, self.once),
         ]
-        if not self.once:  # a lost answer would leave an inquirer waiting: what it asks is lost with its asker
+        # None with "fail": a question that is lost leaves its asker waiting. None when tight: beyond half a lane
+        # what coroutines have in hand is committed, and not handled again (DESIGN.md, section 7).
+        if not self.once and not self.plan.tight:
             inquirers = self._pairs(Inquirer)
             streams.append(Inquiries(self.fabric, self.groups[inquirers], inquirers, seed + 4, patience))
+        if self.plan.tight:
+            for stream in streams:
+                stream.most = min(stream.most, 20 if isinstance(stream, Relays) else 400)
         return [*streams, Waves(self.fabric, (), 0, seed + 5, patience)]
 
     def _witnesses(self, kind: type[Witness], **each: Any) -> int:

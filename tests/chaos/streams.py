@@ -59,7 +59,7 @@ class Stream(threading.Thread):
 
     def draw(self) -> tuple[list[AgentRef], list[Any], list[tuple[int, int]]]:
         """Return receivers, bodies, and the answers due."""
-        count = self.dice.choice((1, 2, 30, self.most))
+        count = self.dice.choice((1, 2, min(30, self.most), self.most))
         refs, bodies, due = [], [], []
         for _ in range(count):
             place = self.dice.randrange(len(self.refs))
