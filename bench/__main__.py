@@ -24,6 +24,9 @@ BENCHES = (
     "memory",
     "million",
     "scaling",
+    "recovery",
+    "protection",
+    "crashes",
 )
 REQUIREMENTS = "requirements"
 NOISY = 0.5  # load average from which on the machine was not ours alone

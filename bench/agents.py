@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import time
 from typing import Any, ClassVar
 
 from bench.bodies import digest
@@ -50,6 +53,32 @@ class Auditor(Agent):
         return answer
 
 
+class Worker(Agent):
+    """Sleeps and returns a number, as the tasks of bench.crash_users do."""
+
+    def on_message(self, body: tuple[int, float]) -> int:
+        number, seconds = body
+        time.sleep(seconds)
+        return number
+
+
+class Survivor(Agent):
+    """Answers None with its pid; counts other messages in a file, where the count outlives its process."""
+
+    maps: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, path: str) -> None:
+        if path not in self.maps:
+            with open(path, "r+b") as file:
+                self.maps[path] = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
+        self.handled = self.maps[path]
+
+    def on_message(self, body: Any) -> int:
+        if body is not None:
+            self.handled[0] += 1
+        return os.getpid()
+
+
 # The faults below are seeded by tests only, to prove that each check can fail.
 
 
@@ -75,3 +104,10 @@ class Miscounter(Counter):
 
     def on_message(self, body: int) -> int:
         return super().on_message(6 if body == 3 else body)
+
+
+class Deserter(Survivor):
+    """Handles nothing, and says nothing of it."""
+
+    def on_message(self, body: Any) -> int:
+        return os.getpid()

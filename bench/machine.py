@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PEERS = ("pyzmq", "faster-fifo", "iceoryx2", "ray", "xoscar")
+PEERS = ("pyzmq", "faster-fifo", "iceoryx2", "ray", "xoscar", "loky", "joblib", "mpire")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 

@@ -12,10 +12,10 @@ import pytest
 
 import bench
 from bench import __main__ as command
-from bench import bodies, harness, latency, requirements, startup, table
+from bench import bodies, crashes, harness, latency, requirements, startup, table
 from bench.harness import Case, Contestant, Metric, Result, Settings, run_case, run_trial
 from bench.peers import stream
-from bench.sample import WrongAnswerError, percentile, percentiles
+from bench.sample import Sample, WrongAnswerError, percentile, percentiles
 
 RATE = Metric("rate", "messages/s")
 DELAY = Metric("delay", "µs", higher_is_better=False)
@@ -240,6 +240,8 @@ SEEDED = {  # a fault in the agent of each bench
     "idle": {"seconds": 0.1, "agents": 100, "agent": "Liar"},
     "memory": {"agents": 100, "agent": "Miscounter"},
     "million": {"agents": 100, "workers": 1, "agent": "Miscounter"},
+    "protection": {"kind": "bytes", "alternations": 1, "messages": 500, "agents": 10, "agent": "Liar"},
+    "recovery": {"kills": 1, "told": True, "agents": 10, "agent": "Deserter"},
 }
 STREAM, TRIPS, TASKS = {"messages": 100}, {"trips": 10, "silence_us": 0}, {"kind": "dicts", "messages": 20}
 PEERS: dict[str, Mapping[str, Any]] = {
@@ -258,6 +260,19 @@ def test_a_bench_fails_when_an_agent_answers_wrong(name: str) -> None:
     found = run_trial(Contestant("a liar", f"bench.{name}:ours", SEEDED[name], limit_s=30))
     assert found.get("wrong"), found
     assert found["failed"].startswith("wrong answer: ")
+
+
+def test_a_worker_killed_is_seen_in_what_a_peer_finishes_and_not_in_ours() -> None:
+    peer = crashes.lose_a_worker("ProcessPoolExecutor", "busy")
+    assert 0 < peer.values["finished"][0] < crashes.TASKS
+    assert peer.values["usable afterwards"] == [0]
+    assert crashes.lose_a_worker("fabric", "busy").values == {"finished": [crashes.TASKS], "usable afterwards": [1]}
+
+
+def test_what_a_killed_program_leaves_is_counted_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crashes, "_SETTLE", 2.0)
+    assert crashes.orphan("ProcessPoolExecutor").values["left behind"][0] >= 2
+    assert crashes.orphan("fabric") == Sample({"left behind": [0]}, "nothing")
 
 
 def test_startup_fails_when_the_first_reply_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
