@@ -125,16 +125,26 @@ class Many(Entry):
             if first + (count - 1) * step >= len(self.replies):
                 raise IndexError("more replies than there were questions")
             where = slice(first, first + (count - 1) * step + 1, step)
+            again = 1 in self._came[where]
+        else:
+            again = True
+        if again:
+            self._accept_singly(replies)
+        else:
             self.replies[where] = bodies
             self._came[where] = b"\1" * count
-        else:
-            for correlation, body in zip(replies.correlations(), bodies, strict=True):
-                self.replies[correlation & INDEX_MASK] = body
-                self._came[correlation & INDEX_MASK] = 1
         if not self.failed:
             self.failed = not {ErrorInfo, Undecodable}.isdisjoint(map(type, bodies))
         self.owed -= count
         self._complete_if_all_came()
+
+    def _accept_singly(self, replies: Replied) -> None:
+        """Take each that is the first: what comes again, from a successor, may be an error where the first was none."""
+        for correlation, body in zip(replies.correlations(), replies.bodies, strict=True):
+            index = correlation & INDEX_MASK
+            if not self._came[index]:
+                self.replies[index] = body
+                self._came[index] = 1
 
     def fail(self, slot: int, error: FabricError) -> None:
         failed = Failed(error)

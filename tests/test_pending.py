@@ -164,3 +164,32 @@ def test_waking_somebody_who_is_awake_does_nothing():
     wake(lock)
     wake(lock)
     assert lock.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_reply_that_came_is_not_replaced_by_what_a_successor_says_of_it(together):
+    entry = Many([1, 1, 1])
+    entry.accept(Single(5 << 20, "right"))
+    error = describe(KeyError("it was handled, and its reply is not known"))
+    if together:
+        entry.accept(_Two(5 << 20, [error, "second"]))
+    else:
+        entry.accept(Single(5 << 20, error))
+        entry.accept(Single(5 << 20 | 1, "second"))
+    assert not entry.done
+    entry.accept(Single(5 << 20 | 2, "third"))
+
+    assert entry.done
+    assert entry.replies == ["right", "second", "third"]
+
+
+class _Two(Single):
+    """Two replies that arrive together."""
+
+    def __init__(self, correlation, bodies):
+        super().__init__(correlation, None)
+        self.bodies = bodies
+        self.step = 1
+
+    def correlations(self):
+        return [self.correlation, self.correlation + 1]
