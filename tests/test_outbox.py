@@ -9,7 +9,7 @@ from fabric.channel import Receiver, Sender
 from fabric.codec import Codec
 from fabric.messages import COORDINATOR, FORWARDED, MESSAGE, RAW, REPLY, REQUEST
 from fabric.ring import ROOM, STOPPED, Batch
-from fabric.workers.outbox import Outbox
+from fabric.workers.outbox import Outbox, Slice
 from tests.loopback import LANE_BYTES, OUTBOX_BYTES, PEER_LANE_BYTES, loopback
 
 LIMIT = PEER_LANE_BYTES // 2 - 48  # of a body between workers
@@ -21,6 +21,7 @@ class World:
     def __init__(self, loop):
         self.loop = loop
         self.peer = loop.peers[1]
+        self.intent = [0] * 8
         self.outbox = self.successor()
         self.agent = loop.put_agent(1, 2)
         self.other = loop.put_agent(2, 2)
@@ -28,7 +29,8 @@ class World:
         self.receivers = [Receiver(s, p, Codec()) for s, p in zip(loop.segments, loop.peers, strict=True)]
 
     def successor(self):
-        return Outbox(self.peer, {process: Sender(self.peer, process) for process in range(self.peer.processes)})
+        senders = {process: Sender(self.peer, process) for process in range(self.peer.processes)}
+        return Outbox(self.peer, senders, self.intent)
 
     def tell(self, body, target=None, flags=0, correlation=0):
         self.outbox.tell(target or self.agent, self.here, correlation, RAW, body, flags)
@@ -248,3 +250,19 @@ def test_a_batch_that_is_partly_in_its_lane_goes_on_behind_the_rest(world):
         received += world.read(2)
 
     assert [body for _, _, body in received] == [*bodies, b"last"]
+
+
+@pytest.mark.parametrize("count", [3, 20], ids=["with room in the lane", "with none"])
+def test_a_slice_is_known_to_be_published_though_its_worker_died_before_the_commit(world, count):
+    slice_ = Slice(COORDINATOR, 4_096)
+    for number in range(count):
+        world.tell(bytes([number]) * 1_000)
+    world.outbox.flush(slice_)
+    successor = world.successor()
+
+    assert successor.settle() == slice_
+    received = world.read(2)
+    while successor.backed_up:
+        successor.retry()
+        received += world.read(2)
+    assert [body[:1] for _, _, body in received] == [bytes([number]) for number in range(count)]

@@ -181,7 +181,7 @@ class Outbox:
             return
         slots = self._slots_of(kind, records)
         parts = self._peer.partition(slots)
-        if of is not None and len(parts) > 1:
+        if of is not None and parts and (len(parts) > 1 or not _fits(records, self._peer.room(parts[0][0]))):
             self._intend(of, OUTBOX_LANE, self._peer.outbox_room(), records)
             self.overflow(_batch(kind, records))
             self.retry()
@@ -195,8 +195,7 @@ class Outbox:
 
     def _intend(self, of: Slice | None, where: int, room: int, records: list[_Record]) -> None:
         """Write down that the next store of the tail of `where` publishes the effects of a slice, if one store will."""
-        sizes = [len(record.body) + _HEADER_AND_PADDING for record in records]
-        if of is not None and sum(sizes) + max(sizes) <= room:
+        if of is not None and _fits(records, room):
             words = self._intent
             words[_INTENT] = 0  # not valid while it changes
             words[_INTENT + 1] = of.end
@@ -222,6 +221,12 @@ class Outbox:
         self._backed_up = True
         if self._spilled or not batch.put_in_outbox(self._peer):
             self._spilled.append(batch)
+
+
+def _fits(records: list[_Record], room: int) -> bool:
+    """Will these be published by one store, where so many bytes are free? One of them may have to begin anew."""
+    sizes = [len(record.body) + _HEADER_AND_PADDING for record in records]
+    return sum(sizes) + max(sizes) <= room
 
 
 def _batch(kind: int, records: list[_Record]) -> Batch:
