@@ -14,7 +14,7 @@ from tests.chaos.tally import BAD, LIVES, NEXT, OVERLAPS, REPEATS, SKIPPED, Tall
 SEED = int(os.environ.get("CHAOS_SEED", "3"))
 
 
-@pytest.mark.parametrize(("mode", "kills"), [("retry", 24), ("fail", 16)])
+@pytest.mark.parametrize(("mode", "kills"), [("retry", 24), ("fail", 16), ("snapshot", 16)])
 def test_nothing_is_lost_or_doubled_or_hangs_though_any_worker_is_killed(mode, kills):
     outcome = run(Plan(SEED, kills, mode=mode, patience=30.0))
     print(outcome)

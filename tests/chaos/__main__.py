@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--kills", type=int, default=40, help="of family: programs that are killed")
     parser.add_argument("--messages", type=int, default=0, help="go on until so many are completed")
-    parser.add_argument("--mode", choices=("retry", "fail"), default="retry")
+    parser.add_argument("--mode", choices=("retry", "fail", "snapshot"), default="retry")
     parser.add_argument("--tight", action="store_true", help="the smallest lanes and outboxes")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a wait is a hang")

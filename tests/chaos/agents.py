@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fabric import Agent
-from tests.chaos.tally import NEXT, Tally
+from tests.chaos.tally import ASTRAY, DRIFT, NEXT, Tally
 
 _PATTERN = bytes(range(256)) * 16
 
@@ -39,9 +39,12 @@ class Witness(Agent):
     def on_message(self, body: Any) -> Any:
         """Count a message; say which it was."""
         if body is None:
-            return self.tally.words(self.index)[NEXT]
+            return self._begun()
         self._begin(body)
         return self.index, body[0]
+
+    def _begun(self) -> int:
+        return self.tally.words(self.index)[NEXT]
 
     def _begin(self, body: tuple[int, bytes]) -> None:
         message, data = body
@@ -74,6 +77,45 @@ class Inquirer(Relay):
         asked = (body[0], content(self.receiver_index, body[0]))
         answer = await self.receiver.ask_async(asked)
         return (self.index, body[0]) if answer == (self.receiver_index, body[0]) else ("wrong answer", answer)
+
+
+class Keeps:
+    """Has a state that is kept, the number of messages that it is made of, and notes when it is not as it should be."""
+
+    count = 0
+
+    def _begin(self: Any, body: tuple[int, bytes]) -> None:
+        if body[0] != self.count:
+            words = self.tally.words(self.index)
+            words[ASTRAY] += 1
+            words[DRIFT] = (body[0] - self.count) % (1 << 64)
+        self.count += 1
+        super()._begin(body)  # type: ignore[misc]
+
+    def _begun(self) -> int:
+        return self.count
+
+    def snapshot(self) -> int:
+        """The state."""
+        return self.count
+
+    def restore(self, state: int) -> None:
+        """Go on from there."""
+        self.count = state
+
+
+class KeepingWitness(Keeps, Witness):
+    """A witness whose state is kept."""
+
+
+class KeepingRelay(Keeps, Relay):
+    """A relay whose state is kept: what it tells on arrives once."""
+
+
+class KeepingInquirer(Keeps, Inquirer):
+    """An inquirer whose state is kept."""
+
+    max_concurrency = 1
 
 
 class Member(Agent):

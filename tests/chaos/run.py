@@ -18,10 +18,10 @@ from typing import Any
 
 from fabric import AgentGroup, Fabric, FabricConfig
 from tests.chaos import schedule
-from tests.chaos.agents import Inquirer, Relay, Witness
+from tests.chaos.agents import Inquirer, KeepingInquirer, KeepingRelay, KeepingWitness, Relay, Witness
 from tests.chaos.streams import Asks, Futures, Inquiries, Relays, Stream, Tells, Waves
 from tests.chaos.striker import Striker
-from tests.chaos.tally import BAD, LIVES, NEXT, OVERLAPS, REPEATS, SKIPPED, Tally
+from tests.chaos.tally import ASTRAY, BAD, DRIFT, LIVES, NEXT, OVERLAPS, REPEATS, SKIPPED, Tally
 
 _AGENTS = 6  # of each kind
 _GROUPS = 7
@@ -71,6 +71,8 @@ def run(plan: Plan) -> Outcome:
             max_restarts=_OFTEN,
             max_attempts=_OFTEN,
             stopped_timeout=10.0,
+            journal_bytes=(64 if plan.tight else 1024) << 10,
+            snapshot_every=50,
             on_crash="fail" if plan.mode == "fail" else "retry",
         )
         letters: list[Any] = []
@@ -90,6 +92,7 @@ class _Chaos:
     def __init__(self, plan: Plan, fabric: Fabric, tally: Tally, letters: list[Any], outcome: Outcome) -> None:
         self.plan, self.fabric, self.tally, self.letters, self.outcome = plan, fabric, tally, letters, outcome
         self.once = plan.mode == "fail"
+        self.keeps = plan.mode == "snapshot"
         self.groups: dict[int, AgentGroup] = {}  # by index of the first
         self.streams = self._streams()
 
@@ -141,8 +144,9 @@ class _Chaos:
 
     def _streams(self) -> list[Stream]:
         seed, patience = self.plan.seed, self.plan.patience
-        asked, promised, told = (self._witnesses(Witness) for _ in range(3))
-        relays = self._pairs(Relay)
+        witness = KeepingWitness if self.keeps else Witness
+        asked, promised, told = (self._witnesses(witness) for _ in range(3))
+        relays = self._pairs(KeepingRelay if self.keeps else Relay, witness)
         streams: list[Stream] = [
             Asks(self.fabric, self.groups[asked], asked, seed, patience, self.once),
             Futures(self.fabric, self.groups[promised], promised, seed + 1, patience, self.once),
@@ -150,9 +154,10 @@ class _Chaos:
             Relays(self.fabric, self.groups[relays], relays, seed + 3, patience, self.once),
         ]
         # None with "fail": a question that is lost leaves its asker waiting. None when tight: beyond half a lane
-        # what coroutines have in hand is committed, and not handled again (DESIGN.md, section 7).
-        if not self.once and not self.plan.tight:
-            inquirers = self._pairs(Inquirer)
+        # what coroutines have in hand is committed, and not handled again (DESIGN.md, section 7). None beside kept
+        # states: a coroutine in hand holds its lane, and what others tell meanwhile may then be told twice.
+        if not self.once and not self.plan.tight and not self.keeps:
+            inquirers = self._pairs(KeepingInquirer if self.keeps else Inquirer, Witness)
             streams.append(Inquiries(self.fabric, self.groups[inquirers], inquirers, seed + 4, patience))
         if self.plan.tight:
             for stream in streams:
@@ -166,9 +171,9 @@ class _Chaos:
         self.groups[first] = self.fabric.spawn_batch(kind, _AGENTS, each=each, args=(where,))
         return first
 
-    def _pairs(self, kind: type[Relay]) -> int:
+    def _pairs(self, kind: type[Relay], receiver: type[Witness]) -> int:
         """Spawn witnesses, and senders that know one each, mostly on another worker."""
-        receivers = self._witnesses(Witness)
+        receivers = self._witnesses(receiver)
         turned = [*range(1, _AGENTS), 0]
         refs = [self.groups[receivers][place] for place in turned]
         return self._witnesses(kind, receiver=refs, receiver_index=[receivers + place for place in turned])
@@ -211,6 +216,9 @@ class _Chaos:
         wrong = []
         if words[BAD]:
             wrong.append(f"{words[BAD]} messages with other content")
+        if words[ASTRAY]:
+            drift = words[DRIFT] - (words[DRIFT] >> 63 << 64)
+            wrong.append(f"{words[ASTRAY]} messages met with another state than the one before had left, by {drift}")
         if words[OVERLAPS]:
             wrong.append(f"made {words[OVERLAPS]} times while its previous process still ran")
         if words[NEXT] > sent:

@@ -1,6 +1,6 @@
 """Count what handlers did in a file that all processes map: a killed worker's counts survive it.
 
-    agent 0: 8 words | agent 1: 8 words | ...    one writer at a time: the process that hosts the agent
+    agent 0: 10 words | agent 1: 10 words | ...  one writer at a time: the process that hosts the agent
     agent 0: `most` bytes, how often message n was begun | agent 1: ...
 
 The order is judged where a message is handled, by `NEXT`: what arrives is the next message, or one that was begun
@@ -11,7 +11,7 @@ import mmap
 import os
 from pathlib import Path
 
-WORDS = 8
+WORDS = 10
 NEXT = 0  # the least message that was never begun
 REPEATS = 1  # messages that were begun before
 SKIPPED = 2  # messages that were passed over
@@ -20,6 +20,8 @@ OWNER = 4  # pid of the process that hosts the agent, and when it was started
 BORN = 5
 LIVES = 6  # how often the agent was made
 OVERLAPS = 7  # how often it was made while the process that hosted it before was still running
+ASTRAY = 8  # messages that met with another state than the message before had left
+DRIFT = 9  # by how many messages the last of those was ahead of the state, modulo 2^64: behind when it came twice
 
 
 class Tally:
