@@ -3,10 +3,11 @@
 Left out here, as somebody would who loses messages with a process that dies:
 
     cursor     which message is in hand, noted for each              Host.handle
-    once       may this message be handled twice?, asked for each    Host.handle
+    once       may this message be handled twice?, asked for each    Host.handle, with what was begun
     commit     after the replies are out, a call into C per slice    here with the next look, which is for nothing
     ledger     what coroutines and full outboxes hold back           Loop._messages
-    skips      which message is not to be handled again              Loop._messages
+    recovery   which message is not to be handled again              Loop._messages
+    keeper     are there agents whose state is kept?                 Loop._messages
 
 All else is the same: slices, the clock, publishing, contained exceptions. In the coordinator the guard against a
 reply that comes twice is left out (Heedless). What has no cost without a crash stays: the fork server, the supervisor
