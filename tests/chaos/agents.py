@@ -2,8 +2,10 @@
 
 import faulthandler
 import functools
+import itertools
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,22 @@ class Inquirer(Relay):
         asked = (body[0], content(self.receiver_index, body[0]))
         answer = await self.receiver.ask_async(asked)
         return (self.index, body[0]) if answer == (self.receiver_index, body[0]) else ("wrong answer", answer)
+
+
+class Bomber(Witness):
+    """Has its process killed at the so manieth call or return of a function from now on; once for each message."""
+
+    def on_message(self, body: Any) -> None:
+        """Set the bomb off, unless it has gone off: a message that killed its worker comes again."""
+        message, calls = body
+        if message >= self._begun():
+            self.tally.begun(self.index, message, True)
+            sys.setprofile(functools.partial(_count_down, itertools.count(-calls)))
+
+
+def _count_down(counter: "itertools.count[int]", frame: Any, event: str, argument: Any) -> None:
+    if next(counter) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Keeps:

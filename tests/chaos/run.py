@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fabric import AgentGroup, Fabric, FabricConfig
+from fabric import AgentGroup, AgentRef, Fabric, FabricConfig
 from tests.chaos import schedule
-from tests.chaos.agents import Inquirer, KeepingInquirer, KeepingRelay, KeepingWitness, Relay, Witness
+from tests.chaos.agents import Bomber, Inquirer, KeepingInquirer, KeepingRelay, KeepingWitness, Relay, Witness
 from tests.chaos.streams import Asks, Futures, Inquiries, Relays, Stream, Tells, Waves
 from tests.chaos.striker import Striker
 from tests.chaos.tally import ASTRAY, BAD, DRIFT, LIVES, NEXT, OVERLAPS, REPEATS, SKIPPED, Tally
 
 _AGENTS = 6  # of each kind
-_GROUPS = 7
+_GROUPS = 8
 _OFTEN = 1_000_000  # a limit that chance does not reach
 
 
@@ -95,12 +95,13 @@ class _Chaos:
         self.keeps = plan.mode == "snapshot"
         self.groups: dict[int, AgentGroup] = {}  # by index of the first
         self.streams = self._streams()
+        self.bombers = self._bombers()
 
     def run(self, folder: str) -> None:
         """Stream and strike until the schedule is done and the messages are through; then count."""
         failed, over = threading.Event(), threading.Event()
         blows = schedule.draw(self.plan.seed, self.plan.kills, self.plan.server)
-        striker = Striker(self.fabric, blows, self._completed, over)
+        striker = Striker(self.fabric, blows, self._completed, over, self.bombers)
         for stream in self.streams:
             stream.failed = failed
             stream.start()
@@ -163,6 +164,16 @@ class _Chaos:
             for stream in streams:
                 stream.most = min(stream.most, 20 if isinstance(stream, Relays) else 400)
         return [*streams, Waves(self.fabric, (), 0, seed + 5, patience)]
+
+    def _bombers(self) -> list[AgentRef]:
+        """One on each worker; retried, so that each bomb is set once, whatever else kills its worker."""
+        first = _AGENTS * (_GROUPS - 1)
+        where = self.tally.path, self.tally.agents, self.tally.most
+        workers = range(self.plan.workers)
+        groups = [
+            self.fabric.spawn_batch(Bomber, 1, args=(where, first + k), placement=k, on_crash="retry") for k in workers
+        ]
+        return [group[0] for group in groups]
 
     def _witnesses(self, kind: type[Witness], **each: Any) -> int:
         first = _AGENTS * len(self.groups)

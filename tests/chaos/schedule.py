@@ -4,9 +4,10 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-Act = Literal["kill", "kill all", "kill twice", "stop", "kill server", "kill with server", "stop server"]
+Act = Literal["bomb", "kill", "kill all", "kill twice", "stop", "kill server", "kill with server", "stop server"]
 _ACTS: dict[Act, int] = {  # weights
-    "kill": 62,
+    "bomb": 60,  # the worker kills itself at one of the next calls of a function, so between any two steps
+    "kill": 30,
     "kill all": 6,
     "kill twice": 6,  # the successor, as soon as it is there
     "stop": 12,
@@ -20,7 +21,7 @@ _ACTS: dict[Act, int] = {  # weights
 class Blow:
     """One deed: after `messages` more were completed and then `pause` seconds, `act` upon the worker of this rank.
 
-    `lasting` is how long a stopped process stays so, in seconds.
+    `lasting` is how long a stopped process stays so, in seconds. `calls` is when a bomb goes off.
     """
 
     messages: int
@@ -28,6 +29,7 @@ class Blow:
     act: Act
     rank: int
     lasting: float
+    calls: int
 
     @property
     def kills(self) -> int:
@@ -50,6 +52,7 @@ def draw(seed: int, kills: int, server: bool = True) -> list[Blow]:
                 act=act,
                 rank=dice.randrange(1 << 16),
                 lasting=dice.uniform(0, 0.08),
+                calls=int(dice.expovariate(1 / 400)) + 1,
             )
         )
     return blows

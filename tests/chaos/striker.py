@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from fabric import Fabric
+from fabric import AgentRef, Fabric
 from tests.chaos.schedule import Blow
 
 STALLED = 5.0  # seconds without a completed message after which the next blow falls all the same
@@ -18,13 +18,20 @@ class Striker(threading.Thread):
     """Strikes until the schedule is done, or `over` is set. `done` says what was dealt."""
 
     def __init__(
-        self, fabric: Fabric, blows: Sequence[Blow], completed: Callable[[], int], over: threading.Event
+        self,
+        fabric: Fabric,
+        blows: Sequence[Blow],
+        completed: Callable[[], int],
+        over: threading.Event,
+        bombers: Sequence[AgentRef],
     ) -> None:
         super().__init__(name="chaos-striker")
         self._crew = fabric._supervisor.crew
         self._blows = blows
         self._completed = completed
         self._over = over
+        self._bombers = bombers  # one on each worker
+        self.bombs = [0] * len(bombers)
         self.dealt: dict[str, int] = {}
         self.kills = 0
         self.stalls = 0
@@ -51,6 +58,11 @@ class Striker(threading.Thread):
 
     def _strike(self, blow: Blow) -> None:
         match blow.act:
+            case "bomb":
+                where = blow.rank % len(self._bombers)
+                self._bombers[where].tell((self.bombs[where], blow.calls))
+                self.bombs[where] += 1
+                self.kills += 1
             case "kill":
                 self._kill(blow.rank)
             case "kill all":
