@@ -136,7 +136,6 @@ class Crew:
             why = (error.strerror or str(error)) + advice(error)
             self.call_later(0, lambda: self._stillborn(slot, why))
 
-
     def _start(self, slot: int, orders: list[bytes]) -> None:
         if self._config.start_method == "spawn":
             self._spawn(slot, orders)
