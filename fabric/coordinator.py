@@ -7,7 +7,6 @@ Fabric ──▶ Spawner ──▶ Switchboard ──▶ lanes ──▶ workers
 
 import atexit
 import contextlib
-import errno
 import functools
 import logging
 import os

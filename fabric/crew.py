@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 from fabric.codec import encode_order
 from fabric.config import FabricConfig
 from fabric.errors import FabricError, advice
-from fabric.messages import Boot, COORDINATOR, STACK_SIGNAL
 from fabric.launch import launch
+from fabric.messages import COORDINATOR, STACK_SIGNAL, Boot
 from fabric.segment import Segment
 from fabric.wire import receive_frame, send_frame
 

@@ -18,8 +18,8 @@ from fabric import ClosedError, Fabric, FabricConfig, FabricError
 from fabric.crew import Crew
 from fabric.messages import COORDINATOR
 from fabric.ring import PROCESSES_MAX
-from tests.agents import Counter, Echo, Rally, Sleeper
 from fabric.segment import Segment
+from tests.agents import Counter, Echo, Rally, Sleeper
 
 PATIENCE = 30
 

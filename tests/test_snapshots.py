@@ -142,6 +142,7 @@ def test_an_agent_whose_state_cannot_be_kept_or_restored_is_reported(how):
         agent = fab.spawn_batch(Unkeepable, 1, how=how, snapshot_every=1)[0]
         assert agent.ask(1) == 1
         assert agent.ask(2) == 2
+        fab.drain(timeout=PATIENCE)  # committed: else it comes again
         _kill(fab)
         if how == "snapshot":
             assert agent.ask(3, timeout=PATIENCE) == 1  # it lives on, as an agent without snapshots would
