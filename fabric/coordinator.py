@@ -31,6 +31,7 @@ from fabric.pending import deadline_of
 from fabric.postmortem import count_messages
 from fabric.replies import Replies
 from fabric.segment import Segment
+from fabric.signals import handle_sigterm, release_sigterm
 from fabric.spawning import Care, Spawner
 from fabric.statistics import Statistics, worker_statistics
 from fabric.supervisor import Supervisor
@@ -63,6 +64,8 @@ class Fabric(CoordinatorMessenger):
         15
     """
 
+    _terminable = False  # do we handle SIGTERM?
+
     def __init__(
         self,
         workers: int | None = None,
@@ -90,6 +93,7 @@ class Fabric(CoordinatorMessenger):
                 raise FabricError(f"the fabric cannot be started: {error.strerror}{advice(error)}") from error
             raise
         self._closed = False
+        self._terminable = handle_sigterm()
         _fabrics.add(self)
 
     def _build(self, cores: int, on_error: Callable[[DeadLetter], None] | None) -> None:
@@ -309,6 +313,8 @@ class Fabric(CoordinatorMessenger):
                     self._finish_work(deadline_of(timeout))
             finally:
                 self._shut_down(_LEAVE_PATIENCE if drain else _LEAVE_QUICKLY)
+                if self._terminable:
+                    release_sigterm()
 
     def _finish_work(self, deadline: float | None) -> None:
         """Wait until nothing is in flight; now and then say what is waited for."""

@@ -70,6 +70,27 @@ def test_one_ctrl_c_ends_an_ask_many_without_a_traceback_of_a_worker():
     assert "KeyboardInterrupt" in err
 
 
+def test_sigterm_ends_a_program_as_cleanly():
+    program, family = _program(BUSY)
+    program.send_signal(signal.SIGTERM)
+    _out, err = _ended(program, family)
+
+    assert (program.returncode, err.count("Traceback")) == (128 + signal.SIGTERM, 0)
+
+
+def test_sigterm_is_given_back_and_left_alone_where_somebody_handles_it():
+    with Fabric(workers=1), Fabric(workers=1):
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with Fabric(workers=1):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def test_ctrl_c_to_the_whole_group_is_no_different():
     program, family = _program("os.setpgid(0, 0)\n" + textwrap.dedent(BUSY))
     os.killpg(program.pid, signal.SIGINT)
