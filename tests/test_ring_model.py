@@ -7,7 +7,7 @@ import os
 from array import array
 from collections import deque
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -213,6 +213,7 @@ TestRing.settings = settings(
     stateful_step_count=50,
     deadline=None,
     derandomize=not LONG,
+    phases=(Phase.generate, Phase.shrink) if LONG else (Phase.generate,),  # to shrink a story takes minutes
     database=None,
     print_blob=True,
 )
