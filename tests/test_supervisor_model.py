@@ -18,7 +18,7 @@ from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.crew import Death, Worker
 from fabric.errors import PoisonMessageError, WorkerLostError
-from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, RAW, SkipOrder
+from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, RAW, SkipOrder, TakeOverOrder
 from fabric.ring import Columns
 from fabric.supervisor import Supervisor
 from tests.loopback import Loopback
@@ -75,7 +75,9 @@ class SupervisorMachine(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.now = 100.0
-        self.patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.patch.setattr(
+            module, "time", SimpleNamespace(monotonic=lambda: self.now, monotonic_ns=lambda: int(self.now * 1e9))
+        )
         self.patch.setattr(module, "Crew", Crew)
         self.patch.setattr(module._log, "disabled", True)
         self.patch.setattr(module, "empty_lanes", self.empty)
@@ -234,8 +236,9 @@ class SupervisorMachine(RuleBasedStateMachine):
                 self._check_orders(slot, model)
 
     def _check_orders(self, slot, model):
-        """A successor is told what not to handle, then which agents to make."""
-        *skips, agents = self.crew.orders[slot]
+        """A successor is told whose place it takes, what not to handle, and which agents to make."""
+        take_over, *skips, agents = self.crew.orders[slot]
+        assert isinstance(take_over, TakeOverOrder)
         assert agents == ("agents of", slot)
         assert all(isinstance(skip, SkipOrder) and skip.lane == 0 for skip in skips)
         head = self.loop.segments[0].head_of(slot, 0)
