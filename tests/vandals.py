@@ -70,13 +70,13 @@ class Vandal(Agent):
         memoryview(segment._own).cast("Q")[at // 8] += tail
 
     def records(self, seed, count):
-        """Send well-formed records with any contents to all others."""
+        """Send well-formed records with any contents to all others, save replies to what somebody waits for."""
         chance, table = random.Random(seed), self._host._table
         agents = [table[i] >> 32 << 32 | i for i in range(1, 8)]
         for _ in range(count):
             meta = chance.choice(KINDS) | chance.choice(ENCODINGS) << 16 | chance.randrange(4) << 24
             target, sender = (chance.choice((0, *agents, chance.getrandbits(64))) for _ in range(2))
-            correlation = chance.choice((0, 1 << 20, chance.randrange(200) << 20 | chance.randrange(4), 2**64 - 1))
+            correlation = chance.choice((0, 1 << 20, chance.getrandbits(30) << 34 | chance.randrange(4), 2**64 - 1))
             self.send(chance.randrange(6), meta, target, sender, correlation, chance.choice(BODIES))
 
     def send(self, lane, meta, target, sender, correlation, body):
