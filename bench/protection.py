@@ -23,7 +23,7 @@ from bench import agents as agent_classes
 from bench import bodies, unprotected
 from bench.harness import Case, Contestant, Metric
 from bench.sample import Sample, timed
-from fabric import Fabric, crew, switchboard
+from fabric import Fabric, launch, switchboard
 
 COST = Metric("cost", "% of throughput", higher_is_better=False)
 AGENTS = 1_000
@@ -66,12 +66,12 @@ _GUARDED: Any = switchboard.Many
 
 @contextmanager
 def _fabric(careless: bool) -> Iterator[Fabric]:
-    usual = crew._BOOTSTRAP
-    crew._BOOTSTRAP = unprotected.BOOTSTRAP if careless else usual
+    usual = launch._BOOTSTRAP
+    launch._BOOTSTRAP = unprotected.BOOTSTRAP if careless else usual
     try:
         fabric = Fabric(workers=1)
     finally:
-        crew._BOOTSTRAP = usual
+        launch._BOOTSTRAP = usual
     with fabric:
         yield fabric
 

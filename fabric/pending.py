@@ -140,8 +140,10 @@ class Many(Entry):
 
     def _accept_singly(self, replies: Replied) -> None:
         """Take each that is the first: what comes again, from a successor, may be an error where the first was none."""
-        for correlation, body in zip(replies.correlations(), replies.bodies, strict=True):
-            index = correlation & INDEX_MASK
+        indexes = [correlation & INDEX_MASK for correlation in replies.correlations()]
+        if max(indexes) >= len(self.replies):
+            raise IndexError("a reply to none of the questions")
+        for index, body in zip(indexes, replies.bodies, strict=True):
             if not self._came[index]:
                 self.replies[index] = body
                 self._came[index] = 1

@@ -20,7 +20,7 @@ PATIENCE = 30
 def server(tmp_path):
     """A fork server whose workers only write a file, and our end of its socket."""
 
-    def worker_main(boot, slot, orders):
+    def worker_main(boot, slot, orders, stack):
         (tmp_path / f"worker {slot}").write_text(orders)
         return 7
 
@@ -41,7 +41,8 @@ def server(tmp_path):
 
 
 def _born(link, slot):
-    send_frame(link, (slot, "orders"))
+    with open(os.devnull, "wb") as stack:
+        send_frame(link, (slot, "orders"), (stack.fileno(),))
     (event, *_), (pidfd, key) = receive_frame(link)
     os.close(pidfd)
     assert event == "born"
