@@ -39,8 +39,8 @@ static const struct call {
 #define CALL(name, errors) {SYS_##name, #name, errors}
     CALL(read, CAN_INTR),
     CALL(write, CAN_INTR),
-    CALL(pread64, CAN_INTR),
-    CALL(pwrite64, CAN_NOSPC | CAN_INTR),
+    CALL(pread64, 0),
+    CALL(pwrite64, CAN_NOSPC),
     CALL(openat, CAN_NOSPC | CAN_MFILE | CAN_NOMEM),
     CALL(close, 0),
     CALL(fstat, CAN_NOMEM),
@@ -147,13 +147,13 @@ static int action_parse(struct action *action, const char *name) {
     return 0;
 }
 
-/* A bell is an eventfd that never blocks: it is neither interrupted nor full. */
-static int is_bell(pid_t tid, unsigned long descriptor) {
+/* Only who may wait is interrupted: not who reads a file, nor who rings a bell. */
+static int may_wait(pid_t tid, unsigned long descriptor) {
     char path[64], target[64];
     snprintf(path, sizeof path, "/proc/%d/fd/%lu", tid, descriptor);
     ssize_t length = readlink(path, target, sizeof target - 1);
     target[length > 0 ? length : 0] = 0;
-    return strstr(target, "[eventfd]") != NULL;
+    return strncmp(target, "pipe:", 5) == 0 || strncmp(target, "socket:", 7) == 0;
 }
 
 /* May this be done to the call that a task is about to make? A process may be killed at any. */
@@ -169,7 +169,7 @@ static int action_fits(const struct action *action, pid_t tid, const struct __pt
     if (number == SYS_futex) /* only who waits is interrupted */
         return (info->entry.args[1] & 0x7f) == FUTEX_WAIT ||
                (info->entry.args[1] & 0x7f) == FUTEX_WAIT_BITSET;
-    return (number != SYS_read && number != SYS_write) || !is_bell(tid, info->entry.args[0]);
+    return (number != SYS_read && number != SYS_write) || may_wait(tid, info->entry.args[0]);
 }
 
 #if defined(__x86_64__)
