@@ -71,7 +71,7 @@ def run(plan: Plan) -> Outcome:
             max_restarts=_OFTEN,
             max_attempts=_OFTEN,
             stopped_timeout=10.0,
-            journal_bytes=(64 if plan.tight else 1024) << 10,
+            journal_bytes=(256 if plan.tight else 1024) << 10,
             snapshot_every=50,
             on_crash="fail" if plan.mode == "fail" else "retry",
         )
