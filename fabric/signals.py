@@ -1,6 +1,6 @@
-"""Turn SIGTERM into SystemExit while a fabric is open, so that `with` closes it: what stops containers is as clean as Ctrl-C.
+"""Turn SIGTERM into SystemExit while a fabric is open, so that `with` closes it.
 
-Only where nobody else handles SIGTERM, and only from the main thread, which alone may say so. The default
+What stops containers is then as clean as Ctrl-C. Only where nobody else handles SIGTERM, and only from the main thread, which alone may say so. The default
 comes back with the last fabric.
 """
 

@@ -8,7 +8,7 @@
 #ifndef FAB_BATCH_H
 #define FAB_BATCH_H
 
-#include "fab_peer.h"
+#include "fab_wait.h"
 
 /* What the records of a batch have in common, and where they differ. A NULL column: all as in header. */
 struct fab_batch {

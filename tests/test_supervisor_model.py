@@ -45,8 +45,9 @@ class Crew:
         self.orders[slot] = orders
         self.workers[slot] = Worker(slot, next(self.pids), -1)
 
-    def wait_started(self, slots, timeout):
+    def wait_started(self, slots, timeout, failed):
         assert set(slots) <= set(self.workers)
+        return not failed()
 
     def call_later(self, seconds, function):
         self.due.append((module.time.monotonic() + seconds, function))
