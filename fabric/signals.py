@@ -1,7 +1,7 @@
 """Turn SIGTERM into SystemExit while a fabric is open, so that `with` closes it.
 
-What stops containers is then as clean as Ctrl-C. Only where nobody else handles SIGTERM, and only from the main thread, which alone may say so. The default
-comes back with the last fabric.
+What stops containers is then as clean as Ctrl-C. Only where nobody else handles SIGTERM, and only from the main
+thread, which alone may say so. The default comes back with the last fabric.
 """
 
 import signal

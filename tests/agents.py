@@ -1,5 +1,6 @@
 """Agents that tests spawn; importable by workers, which do not import test modules by path."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -186,3 +187,12 @@ class Rally(Agent):
         if body != "back":
             self.other = body
         self.other.tell("back")
+
+
+class Waiter(Agent):
+    """Waits for ever."""
+
+    max_concurrency = 10
+
+    async def on_message(self, body):
+        await asyncio.Event().wait()

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fabric import Fabric, PoisonMessageError, WorkerLostError
-from tests.agents import Counter, Deadly, Doorkeeper, FailsToStartAgain, Inquirer, Recorder, Segfaulter, Talker
+from tests.agents import Counter, Deadly, Doorkeeper, FailsToStartAgain, Inquirer, Recorder, Segfaulter, Talker, Waiter
 
 
 def _kill(fab, slot=1):
@@ -181,3 +181,22 @@ def test_a_dead_letter_says_which_message_which_signal_and_where(fab):
         assert (letter.body, letter.encoding, letter.signal) == (body, "raw", "SIGSEGV")
         assert "in dereference_null" in letter.stack
         assert "in on_message" in letter.stack
+
+
+def test_a_question_in_the_hands_of_a_coroutine_is_answered_though_its_lane_went_on_without_it(fab):
+    waiting = fab.spawn_batch(Waiter, 1, placement=1)[0]
+    counter = fab.spawn_batch(Counter, 1, placement=1)[0]
+    asked, told = waiting.submit("for ever"), waiting.tell("for ever")
+    assert told is None
+    bodies = [bytes(4_000)] * 1_500  # more than half a lane
+    fab.tell_many([fab.spawn_batch(Recorder, 1, placement=1)[0]] * len(bodies), bodies)
+    assert counter.ask(1, timeout=30) == 1
+    _kill(fab)
+
+    with pytest.raises(WorkerLostError, match="which it had begun"):
+        asked.result(timeout=30)
+    assert counter.ask(1, timeout=30) == 1
+    deadline = time.monotonic() + 30
+    while not fab.dead_letters() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [type(letter.error) for letter in fab.dead_letters()] == [WorkerLostError]

@@ -209,6 +209,8 @@ class Host(WorkerMessenger):
             kind, args, kwargs = pickle.loads(order.recipe)
             warm = self.warm.take(order.recipe, len(addresses)) if order.each is None else []
             for position, address in enumerate(addresses):
+                if address in self._agents:
+                    continue  # it is here: the order comes again, from a lane that a predecessor had not committed
                 try:
                     agent = warm.pop() if warm else construct(kind, args, self._arguments(order, kwargs, position))
                     self._install(address, agent, order)

@@ -128,6 +128,7 @@ class Journal:
         self._peer = peer
         self._data = data
         self.size = len(data)
+        self.torn = False  # did what was read end with states that have no mark? The next mark is not theirs
 
     def append_run(self, lane: int, begin: int, end: int) -> bool:
         """Copy records that were received from a lane, and not committed. False: there is no room."""
@@ -195,6 +196,7 @@ class Journal:
                 elif kind == MARK:
                     yield States(open_states, Mark.decode(body))
                     open_states = {}
+        self.torn = bool(open_states)
 
 
 def _records(data: bytes) -> Iterator[Message]:

@@ -22,6 +22,7 @@ from fabric.codec import Codec
 from fabric.errors import FabricError
 from fabric.workers.journal import NO_STATE, Journal, Mark, Message, Owed, Run, State, States
 
+_MARGIN = 4096  # bytes, for marks
 _REPLAY_BYTES = 2 << 20  # of runs that a successor would have to go through: beyond it snapshots are taken
 
 
@@ -48,7 +49,8 @@ class Keeper:
         self._codec = codec
         self._report = report
         self._kept: dict[int, Kept] = {}
-        self._states: dict[int, State] = {}  # of coroutines: since they finished a message
+        self._captured: dict[int, State] = {}  # of coroutines that finished a message whose reply is not out yet
+        self._states: dict[int, State] = {}  # of coroutines, since they finished a message
         self._unkept: dict[int, State] = {}  # agents whose snapshot failed: a successor must not begin with old ones
         self._sizes: dict[int, int] = {}  # of the last snapshots, in the journal
         self._total = 0  # of those
@@ -56,7 +58,7 @@ class Keeper:
         self._since = time.monotonic()
         self._handled: dict[int, int] = {}
         self._done: list[tuple[int, int]] = []
-        self._owed: dict[tuple[int, int], Owed] = {}  # replies that were put off
+        self._owed: dict[Any, Owed] = {}  # by ticket: what a successor has to tell of
         self._run_bytes = 0
         self._replay_bytes = min(_REPLAY_BYTES, journal.size // 8)
         self.due = False  # is it time for snapshots?
@@ -81,6 +83,7 @@ class Keeper:
         if self._kept.pop(address, None) is not None:
             self._new.pop(address, None)
             self._states.pop(address, None)
+            self._captured.pop(address, None)
             self._total -= self._sizes.pop(address, 0)
 
     def kept(self, address: int) -> Kept | None:
@@ -97,7 +100,7 @@ class Keeper:
             return
         self._handled[lane] = end
         new.update(mine)
-        fits = self._journal.room - (end - begin) > self._needed_for_all()
+        fits = self._journal.room - 2 * (end - begin) > 2 * self._needed_for_all() + _MARGIN  # twice, for padding
         if fits and self._journal.append_run(lane, begin, end):
             self._run_bytes += end - begin
         else:
@@ -114,11 +117,13 @@ class Keeper:
         if address in self._kept:
             state = self._snapshot(address)
             if state is not None:
-                self._states[address] = state
+                self._captured[address] = state
 
     def finished(self, address: int, lane: int, behind: int) -> None:
         """Take in a coroutine's message that is published, and not committed yet."""
         if address in self._kept:
+            if address in self._captured:  # not before: its message might still come again
+                self._states[address] = self._captured.pop(address)
             self._done.append((lane, behind))
             self._new[address] += 1
             self.due = True
@@ -132,17 +137,17 @@ class Keeper:
         self.due = self.due or left <= 0
         return max(0.0, left)
 
-    # Replies that were put off.
+    # Messages that are committed before they are done.
 
-    def owe(self, target: int, sender: int, correlation: int) -> None:
-        """Take in a question that was handled, will be answered later, and is not committed yet."""
-        owed = self._owed[sender, correlation] = Owed(target, sender, correlation)
+    def owe(self, ticket: Any) -> None:
+        """Take in a message that will be answered, or done, later, and is about to be committed."""
+        owed = self._owed[ticket] = Owed(ticket.target, ticket.sender, ticket.correlation)
         if not self._journal.append_owed([owed]):
             self._take_all(Mark(dict(self._handled), list(self._done)))
 
-    def paid(self, sender: int, correlation: int) -> None:
-        """Take in that a question has its answer."""
-        self._owed.pop((sender, correlation), None)
+    def paid(self, ticket: Any) -> None:
+        """Take in that such a message has its answer, or is done."""
+        self._owed.pop(ticket, None)
 
     # Snapshots.
 
@@ -242,7 +247,7 @@ class Keeper:
         mark = next((entry.mark for entry in reversed(entries) if isinstance(entry, States)), Mark({}, []))
         self._handled, self._done = dict(mark.handled), list(mark.done)
         restored = self._restore(entries, lose)
-        stale = False
+        stale = self._journal.torn
         for place, entry in enumerate(entries):
             if not isinstance(entry, Run):
                 continue
@@ -253,7 +258,7 @@ class Keeper:
             if messages:
                 self._new.update(message.target for message in messages)
                 hand_on(entry._replace(messages=messages))
-        if stale:  # its messages come again, and once they are committed it must not be here
+        if stale:  # such messages come again, and once they are committed they must not be here; nor such states
             self._take_all(mark)
             self._settle()
         return mark

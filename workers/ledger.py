@@ -7,23 +7,26 @@ in any order, while the worker goes on reading; the lane's head stays in front o
                          ^ head may move up to here
 
 Half a lane may be held back so. Beyond that the oldest are committed all the same: coroutines that ask each
-other across workers wait for messages that need the room. Those would not be handled again after a crash.
+other across workers wait for messages that need the room. Those would not be handled again after a crash: `let_go`
+has them, so that it can be written down who is to be told then.
 """
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 
 class Stretch:
     """Part of a lane, up to `end`, with `in_hand` messages that are not done."""
 
-    __slots__ = ("begin", "end", "in_hand", "lane")
+    __slots__ = ("begin", "end", "in_hand", "lane", "tickets")
 
     def __init__(self, lane: int, end: int = 0, begin: int | None = None) -> None:
         self.lane = lane
         self.begin = begin
         self.end = end
         self.in_hand = 0
+        self.tickets: list[Any] = []  # of those, and of some that are done
 
 
 class Ledger:
@@ -34,6 +37,7 @@ class Ledger:
         self._lanes: dict[int, deque[Stretch]] = {}
         self._most_held = most_held
         self._committed: dict[int, int] = {}
+        self.let_go: list[Any] = []  # tickets of what is to be committed in spite of them
 
     def read(self, lane: int, end: int, stretch: Stretch | None = None) -> int | None:
         """Note that a lane was handled up to `end`, save what `stretch` has in hand.
@@ -55,7 +59,9 @@ class Ledger:
         """Commit the oldest in spite of what is in hand, if too much of the lane is held back."""
         released = None
         while len(waiting) > 1 and end - self._committed[lane] > self._most_held(lane):
-            released = self._committed[lane] = waiting.popleft().end
+            oldest = waiting.popleft()
+            released = self._committed[lane] = oldest.end
+            self.let_go.extend(oldest.tickets)
         return released
 
     def done(self, stretch: Stretch) -> int | None:

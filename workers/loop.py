@@ -169,7 +169,15 @@ class Loop:
         owing, self._host.owing = self._host.owing, []
         for ticket in owing:
             if not ticket.answered:
-                self._keeper.owe(ticket.target, ticket.sender, ticket.correlation)
+                self._keeper.owe(ticket)
+
+    def _let_go(self) -> None:
+        """Write down what is in the hands of coroutines and is about to be committed all the same."""
+        tickets, self._ledger.let_go = self._ledger.let_go, []
+        for ticket in tickets:
+            if not ticket.done:
+                ticket.owed = True
+                self._keeper.owe(ticket)
 
     def _hold(self, received: Received) -> None:
         """Keep the slice in hand from being committed until all of its effects are out."""
@@ -211,7 +219,11 @@ class Loop:
         recovery.take(self._keeper.recover(self._head_of, replay, lambda *what: lost.append(what), owed.append))
         host.failures[:] = failures  # a replay drops what it finds there
         for target, sender, correlation in owed:
-            host.send_reply(sender, target, correlation, refusal(recovery.lost(target, correlation)))
+            info = refusal(recovery.lost(target, correlation))
+            if correlation:
+                host.send_reply(sender, target, correlation, info)
+            else:
+                host.failures.append((target, sender, info))
         for address, error in lost:
             host.lose(address, error)
 
@@ -305,6 +317,8 @@ class Loop:
     def _commit_read(self, lane: int, end: int, stretch: Stretch | None = None) -> None:
         """Commit what was handled up to `end`; where something holds that back, say how far it is handled."""
         committed = self._ledger.read(lane, end, stretch)
+        if self._ledger.let_go:
+            self._let_go()
         self._commit(lane, committed)
         if committed != end and lane == COORDINATOR:
             self._handled[lane] = end

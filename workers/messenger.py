@@ -103,6 +103,7 @@ class WorkerMessenger:
             ticket.behind = self._received.end_of(self.index + 1)
         self.deferred[self.index] = ticket
         self.stretch.in_hand += 1
+        self.stretch.tickets.append(ticket)
         self.in_hand += 1
         return ticket
 
@@ -133,7 +134,7 @@ class WorkerMessenger:
         """Note that a message has its reply."""
         ticket.answered = True
         if ticket.owed and self.keeper is not None:
-            self.keeper.paid(ticket.sender, ticket.correlation)
+            self.keeper.paid(ticket)
 
     def finish(self, ticket: Ticket, value: Any) -> None:
         """Send the reply of a coroutine's message; the loop commits it when that is out."""
@@ -145,6 +146,9 @@ class WorkerMessenger:
                 self.failures.append((ticket.target, ticket.sender, value))
         if not ticket.answered and (not ticket.deferred or isinstance(value, ErrorInfo)):
             self.answer(ticket, value)
+        ticket.done = True
+        if ticket.owed and self.keeper is not None and not (ticket.deferred and not ticket.answered):
+            self.keeper.paid(ticket)
         self.finished.append(ticket)
         self.in_hand -= 1
         self._woken()

@@ -135,8 +135,9 @@ class Outbox:
         """Take up what a dead predecessor left; return the slice that it had published and not committed, if any."""
         self._peer.resume_outbox()
         lane, end, where, tail = self._intent[_INTENT : _INTENT + 4]
-        self._intent[_INTENT] = 0
         published = lane != 0 and where <= self._peer.processes and self._peer.tail(where - 1) != tail
+        if not published:
+            self._intent[_INTENT] = 0  # its tail will move for other reasons
         self.retry()  # not before that look: it moves tails
         return Slice(lane - 1, end) if published else None
 
