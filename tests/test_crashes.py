@@ -184,12 +184,12 @@ def test_a_dead_letter_says_which_message_which_signal_and_where(fab):
 
 
 def test_a_question_in_the_hands_of_a_coroutine_is_answered_though_its_lane_went_on_without_it(fab):
-    waiting = fab.spawn_batch(Waiter, 1, placement=1)[0]
-    counter = fab.spawn_batch(Counter, 1, placement=1)[0]
+    waiting = fab.spawn_batch(Waiter, 1, placement=0)[0]
+    counter = fab.spawn_batch(Counter, 1, placement=0)[0]
     asked, told = waiting.submit("for ever"), waiting.tell("for ever")
     assert told is None
     bodies = [bytes(4_000)] * 1_500  # more than half a lane
-    fab.tell_many([fab.spawn_batch(Recorder, 1, placement=1)[0]] * len(bodies), bodies)
+    fab.tell_many([fab.spawn_batch(Recorder, 1, placement=0)[0]] * len(bodies), bodies)
     assert counter.ask(1, timeout=30) == 1
     _kill(fab)
 
