@@ -198,8 +198,12 @@ class Switchboard:
         if not wait:
             raise BackpressureError(f"the lane to the worker of {show(target)} is full")
 
+        done = False
+
         def sent() -> bool:
-            return self.closed is not None or sender.send_one(meta, target, correlation, data)
+            nonlocal done  # whoever waits may look again after it has been sent: it must not go twice
+            done = done or self.closed is not None or sender.send_one(meta, target, correlation, data)
+            return done
 
         deadline = deadline_of(timeout)
         if not self.replies.wait_for(sent, ROOM, deadline):

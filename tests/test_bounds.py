@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from fabric import BackpressureError, Fabric, MessageTooLargeError
-from tests.agents import Echo, Flooder, Gate, Recorder
+from tests.agents import Counter, Echo, Flooder, Gate, Recorder, Sleeper
 
 
 @pytest.fixture
@@ -115,3 +115,13 @@ def test_agents_that_flood_each_other_get_errors_and_nobody_stands_still():
         assert refusals, "the flood must have been larger than the outbox, or this tested nothing"
         assert witness.ask("all") == []
         assert fab.statistics().alarms == 0
+
+
+def test_a_message_that_waited_for_room_arrives_once():
+    with Fabric(workers=1, lane_bytes=2**16) as fab:
+        counter, sleeper = fab.spawn_batch(Counter, 1)[0], fab.spawn_batch(Sleeper, 1)[0]
+        for expected in (2_000, 4_000):
+            sleeper.tell(0.3)
+            for _ in range(2_000):  # a lane holds six hundred of them: some wait until the sleeper wakes
+                counter.tell(1)
+            assert counter.ask(0, timeout=30) == expected

@@ -79,16 +79,18 @@ def test_sigterm_ends_a_program_as_cleanly():
 
 
 def test_sigterm_is_given_back_and_left_alone_where_somebody_handles_it():
-    with Fabric(workers=1), Fabric(workers=1):
-        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        with Fabric(workers=1):
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    source = """
+import signal
+from fabric import Fabric
+with Fabric(workers=1), Fabric(workers=1):
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with Fabric(workers=1):
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+"""
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=PATIENCE)
 
 
 def test_ctrl_c_to_the_whole_group_is_no_different():
