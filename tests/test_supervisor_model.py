@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from fabric import supervisor as module
 from fabric.codec import Codec
 from fabric.config import FabricConfig
+from fabric.counters import PID
 from fabric.crew import Death, Worker
 from fabric.errors import PoisonMessageError, WorkerLostError
 from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, RAW, SkipOrder, TakeOverOrder
@@ -174,6 +175,7 @@ class SupervisorMachine(RuleBasedStateMachine):
             if self._rung(bell):
                 os.eventfd_read(bell)
         worker = self.crew.workers[slot]
+        self.loop.segments[slot].counters()[PID] = worker.pid  # it had begun to work
         self.crew.on_death(Death(slot, worker.pid, exitcode, ""))
         del self.crew.workers[slot]
         assert all(self._rung(bell) for bell in self.loop.bells), "the death bell"
