@@ -33,6 +33,8 @@ BOOTSTRAP = (
 class CarelessHost(Host):
     """Handles messages and notes nothing."""
 
+    index: int = 0  # type: ignore[assignment]  # which message is in hand, for this process alone
+
     def handle_one(self) -> int:
         """As Host, without cursor and without once."""
         if self._batchers:

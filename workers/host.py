@@ -70,8 +70,6 @@ class Host(WorkerMessenger):
     ) -> None:
         super().__init__(identity, codec, outbox, table, first_token)
         self.values: list[Any] = []
-        # Which message is in hand, for the supervisor: index in the batch plus 1, or 0; where the batch begins.
-        self.cursor: Any = [0, 0]
         self.warm = WarmPool()
         self.mailboxes: dict[int, Any] = {}
         self._publish_after = int(publish_after_us * 1000)
@@ -97,7 +95,6 @@ class Host(WorkerMessenger):
             return self.handle(0)
         if self.deferred:
             self.deferred.clear()
-        self.index = 0
         self.cursor[0] = 1
         target = self._targets[0]
         if target in self._once:
@@ -119,7 +116,7 @@ class Host(WorkerMessenger):
             return self._handle_grouped()
         values = self.values = []
         append, agents, cursor, clock = values.append, self._agents, self.cursor, time.perf_counter_ns
-        once = self._once
+        stop = self._stop_before_once(first) if self._once else self._received.count
         stride = _CLOCK_STRIDE
         index = first
         looked = clock()
@@ -127,24 +124,16 @@ class Host(WorkerMessenger):
         bodies = self._received.bodies
         pairs = (
             zip(self._targets, bodies, strict=True)
-            if first == 0
-            else zip(self._targets[first:], bodies[first:], strict=True)
+            if first == 0 and stop == len(bodies)
+            else zip(self._targets[first:stop], bodies[first:stop], strict=True)
         )
         for target, body in pairs:
-            alone = target in once  # at most once: in a slice of its own, committed before anything else is done
-            if alone:
-                if index > first:
-                    break
-                self._begin(index + 1)
-            self.index = index
             index += 1
             cursor[0] = index
             try:
                 append(agents[target].on_message(body))
             except BaseException as error:
                 append(self._failed(index - 1, target, error))
-            if alone:
-                break
             if index % stride == 0:
                 now = clock()
                 if now >= due:
@@ -152,6 +141,14 @@ class Host(WorkerMessenger):
                 stride = 1 if now - looked > stride * _SLOW_NS else _CLOCK_STRIDE
                 looked = now
         return index
+
+    def _stop_before_once(self, first: int) -> int:
+        """Return where the slice that begins at `first` ends: a message that is taken at most once has its own."""
+        targets, once = self._targets, self._once
+        if targets[first] in once:
+            self._begin(first + 1)
+            return first + 1
+        return next((i for i in range(first, len(targets)) if targets[i] in once), len(targets))
 
     def _begin(self, behind: int) -> None:
         """Write down, for a successor, that all messages before index `behind` have been begun."""
@@ -256,7 +253,6 @@ class Host(WorkerMessenger):
         for index, target in enumerate(self._targets):
             groups.setdefault(target if target in self._batchers else ~index, []).append(index)
         for key, indexes in groups.items():
-            self.index = indexes[0]
             self.cursor[0] = indexes[0] + 1
             target = self._targets[indexes[0]]
             try:

@@ -64,7 +64,8 @@ class WorkerMessenger:
         self.clock = time.monotonic  # what tell_later goes by
         self.timers: list[tuple[float, int, _Send]] = []
         self.json_choices: dict[int, bool | None] = {}  # by address, of agents whose class has one
-        self.index = 0
+        # Which message is in hand, for the supervisor too: index in the batch plus 1, or 0; where the batch begins.
+        self.cursor: Any = [0, 0]
         self.stretch: Stretch | None = None  # of the slice in hand; made when a coroutine takes a message
         self._table = table
         self._received: Any = None
@@ -75,6 +76,11 @@ class WorkerMessenger:
         self._event_loop: Any = None
 
     # The message in hand.
+
+    @property
+    def index(self) -> int:
+        """Its index in the batch."""
+        return int(self.cursor[0]) - 1
 
     def ticket_in_hand(self) -> Ticket | None:
         """Return the message in hand, None when none is."""
