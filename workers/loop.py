@@ -110,7 +110,7 @@ class Loop:
         """Work until told to leave, or until the coordinator is gone."""
         receive, handlers, host = self._receiver.receive, self._handlers, self._host
         closing = self._closing
-        while not lifeline.ended and not closing[0]:
+        while not closing[0]:
             received = receive(batch_size)
             while received is not None and not closing[0]:
                 handlers.get(received.kind, self._unknown)(received)
@@ -118,6 +118,8 @@ class Loop:
                     self._turn_event_loop()
                 received = receive(batch_size) if received.more else None
             if self._leaving and self._ledger.empty and self._outbox.idle:
+                break
+            if lifeline.ended:  # looked at here, where nobody waits for us; its end wakes us too
                 break
             self._idle()
         host.stop_all()
@@ -131,8 +133,8 @@ class Loop:
         """Handle messages to agents, slice by slice."""
         host, lane, total = self._host, received.lane, received.count
         keeper, outbox = self._keeper, self._outbox
-        if self._recovery is not None and self._recovery.concerns(received):
-            self._recovery.mark(received)
+        if self._recovery is not None:
+            self._recover(received)
         if self._expired and received.asks:
             self._skip_expired(received)
         host.begin(received)
@@ -157,6 +159,15 @@ class Loop:
         host.end()
         if keeper.due:
             self._keep()
+
+    def _recover(self, received: Received) -> None:
+        """See to what comes again after a crash, until all of that has come."""
+        recovery = self._recovery
+        assert recovery is not None
+        if recovery.concerns(received):
+            recovery.mark(received)
+        if recovery.over:
+            self._recovery = None
 
     def _whole(self, lane: int, end: int) -> Slice | None:
         """Return the slice in hand, if its effects are all published now and it is committed next."""

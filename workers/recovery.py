@@ -46,7 +46,7 @@ class Recovery:
         self._mark = Mark({}, [])
         self._done: set[tuple[int, int]] = set()
         self._skips: dict[tuple[int, int], SkipOrder] = {}
-        self._until = dict(self._begun)
+        self._until = {lane: position for lane, position in self._begun.items() if position}
 
     def skip(self, order: SkipOrder) -> None:
         """Take an order of the supervisor."""
@@ -69,6 +69,11 @@ class Recovery:
             del self._until[received.lane]
             return False
         return True
+
+    @property
+    def over(self) -> bool:
+        """Has all come again that can?"""
+        return not self._until
 
     def mark(self, received: Received) -> None:
         """Put something else in the place of bodies that are not to be handled again."""
