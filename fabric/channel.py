@@ -9,12 +9,12 @@ Nothing here waits. What does not fit is said by False, and waiting is the busin
 import struct
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fabric.codec import Codec, Encoded, Undecodable, decode_order
 from fabric.errors import FabricError
-from fabric.messages import COORDINATOR, DROPPED, MIXED, ORDER, RAW
+from fabric.messages import COORDINATOR, CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, DROPPED, MESSAGE, MIXED, ORDER, RAW
 from fabric.ring import BATCH_MAX, Batch, Columns, Peer
 from fabric.segment import Segment
 
@@ -178,6 +178,9 @@ class Receiver:
         self._cutters: dict[int, struct.Struct] = {}
         self._done_lane = -1
         self._done_end = 0
+        self.cursor: Any = None  # a worker's: what it has in hand, for the supervisor; decoding may kill too
+        self.careful = False  # say so of each body of a batch, not of the batch as a whole
+        self.skips: set[tuple[int, int]] = set()  # (lane, counter) of records whose bodies are not to be decoded
 
     def receive(self, most: int = BATCH_MAX) -> Received | None:
         """Return the next run of records, or None when all lanes are empty.
@@ -225,6 +228,13 @@ class Receiver:
         if encoding == RAW:
             received.bodies = parts
             return
+        if self.cursor is not None and received.kind == MESSAGE:
+            self.cursor[1] = lane << CURSOR_LANE_SHIFT | received.end - received.bytes
+            self.cursor[0] = 1 if received.count == 1 else CURSOR_UNCLEAR
+            if self.careful or self.skips:
+                received.bodies = list(self._decoded_carefully(received, parts))
+                received.undecodable = Undecodable in map(type, received.bodies)
+                return
         if encoding == ORDER and lane % self._peer.processes == COORDINATOR and self._peer.process != COORDINATOR:
             received.bodies = [decode_order(part) for part in parts]
         elif encoding != MIXED:
@@ -234,6 +244,17 @@ class Receiver:
             encodings = self._columns.encodings(received.count)
             received.bodies = [decode(kind, part) for kind, part in zip(encodings, parts, strict=True)]
         received.undecodable = Undecodable in map(type, received.bodies)
+
+    def _decoded_carefully(self, received: Received, parts: list[bytes]) -> Iterator[Any]:
+        """Decode one body after the other, and say which; None for those to be skipped, which others see to."""
+        mixed = received.encoding == MIXED
+        encodings = self._columns.encodings(received.count) if mixed else [received.encoding] * received.count
+        begin = received.end - received.bytes
+        for index, (encoding, part) in enumerate(zip(encodings, parts, strict=True), 1):
+            skipped = (received.lane, begin) in self.skips
+            self.cursor[0] = index
+            yield None if skipped else self._codec.decode_or_mark(encoding, part)
+            begin = received.end_of(index)
 
     def _parts(self, data: memoryview, received: Received) -> list[bytes]:
         """Copy the bodies out of the lane."""

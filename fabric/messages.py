@@ -45,6 +45,7 @@ INDEX_BITS = 20  # of a correlation id; FAB_TOKEN_SHIFT
 INDEX_MASK = (1 << INDEX_BITS) - 1
 COORDINATOR = 0  # address, and process slot
 _BRIEF = 500  # characters of a text where there is little room
+CURSOR_UNCLEAR = 1 << 32  # in place of the index, while bodies of a batch are decoded or its replies encoded
 CURSOR_LANE_SHIFT = 54  # a worker's cursor: lane << 54 | counter of the lane where the batch in hand begins
 
 
@@ -129,6 +130,7 @@ class TakeOverOrder(NamedTuple):
 
     control: int
     died_ns: int
+    careful: bool = False  # a predecessor died and left unclear of which message: take one at a time, and say which
 
 
 class SkipOrder(NamedTuple):

@@ -11,7 +11,7 @@ already committed was done when the worker died.
 import struct
 from typing import NamedTuple
 
-from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, show
+from fabric.messages import CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, MESSAGE, show
 from fabric.ring import BATCH_MAX
 from fabric.segment import Segment
 
@@ -69,6 +69,11 @@ def examine(segment: Segment, slot: int) -> Victim | None:
     return Victim(
         lane, begin, target, sender, correlation, encoding, bytes(data[at + _HEADER_BYTES : at + size]), again
     )
+
+
+def died_unclear(segment: Segment, slot: int) -> bool:
+    """Did this dead worker die while it decoded a batch or encoded replies, so that nobody knows of which message?"""
+    return segment.cursor_of(slot)[0] == CURSOR_UNCLEAR
 
 
 def count_messages(segment: Segment, slot: int) -> int:

@@ -20,7 +20,7 @@ from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
 from fabric.hangs import HangWatch, Sighting
 from fabric.messages import COORDINATOR, ENCODINGS, SHUTDOWN, DeadLetter, SkipOrder, TakeOverOrder
 from fabric.pending import One
-from fabric.postmortem import Victim, examine, in_hand, is_stopped
+from fabric.postmortem import Victim, died_unclear, examine, in_hand, is_stopped
 from fabric.restart import GiveUp, RestartPolicy
 from fabric.salvage import empty_lanes
 from fabric.segment import Segment
@@ -60,6 +60,7 @@ class Supervisor:
         self._going: set[int] = set()  # sent away, and not seen dead yet
         self._hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
         self._hung: dict[int, str] = {}  # why we killed which pid
+        self._careful: set[int] = set()  # slots whose workers take messages one at a time, and say which
         self._died_ns: dict[int, int] = {}  # by slot, monotonic clock
         self._obstacle = ""  # why a worker could last not be started
         self.restarts = 0
@@ -139,9 +140,14 @@ class Supervisor:
         if not death.why:
             self._died_ns[death.slot] = time.monotonic_ns()
         progress = self._peer.progress(death.slot)
-        decision = policy.died(time.monotonic(), progress != self._progress[death.slot])
+        begun = self._had_begun(death)
+        # The first death of this kind tells nothing of the message, so its successor may not be held to account for it.
+        unclear = begun and death.slot not in self._careful and died_unclear(self._segment, death.slot)
+        if unclear:
+            self._careful.add(death.slot)
+        decision = policy.died(time.monotonic(), unclear or progress != self._progress[death.slot])
         self._progress[death.slot] = progress
-        victim = examine(self._segment, death.slot) if self._had_begun(death) else None
+        victim = examine(self._segment, death.slot) if begun else None
         why = self._hung.pop(death.pid, "")
         message = death.why if victim is None else f"{victim} ({why})" if why else str(victim)
         error = WorkerLostError(death.slot, death.pid, death.exitcode, message)
@@ -198,7 +204,7 @@ class Supervisor:
         if slot not in self.slots or self._spawner is None:
             return
         try:
-            take_over = TakeOverOrder(0, self._died_ns.get(slot, 0))
+            take_over = TakeOverOrder(0, self._died_ns.get(slot, 0), slot in self._careful)
             self.crew.start(slot, [take_over, *self._skips.get(slot, []), *self._spawner.orders_of(slot)])
         except Exception as error:  # no memory for the orders: to be tried again as if it had died
             self._worker_died(Death(slot, 0, None, f"{type(error).__name__}: {error}"))

@@ -83,6 +83,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     lifeline = Lifeline(boot.lifeline, boot.bells[slot], _GRACE)
     codec = Codec(config.encoding, config.allow_pickle)
     receiver = Receiver(segment, peer, codec)
+    receiver.cursor = cursor
     senders = {process: Sender(peer, process) for process in range(peer.processes)}
     outbox = Outbox(peer, senders, intent)
     first_token = time.monotonic_ns() // 1000 % 2**43  # nobody asks more than once a microsecond

@@ -76,6 +76,7 @@ class Host(WorkerMessenger):
         self._agents: dict[int, Any] = {_NOWHERE: _Refuser, _NOBODY: _Idler}
         self._batchers: dict[int, Any] = {}
         self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
+        self.careful = False  # one message a slice: a predecessor died, and it was not clear of which
         self.begun: Any = None  # our words that say, by lane, what they have begun
 
     def begin(self, received: Any) -> None:
@@ -112,11 +113,11 @@ class Host(WorkerMessenger):
         an index in `deferred` are not replies.
         """
         self.deferred.clear()
-        if self._batchers and not self._once:  # at most once means one at a time
+        if self._batchers and not self._once and not self.careful:  # at most once means one at a time
             return self._handle_grouped()
         values = self.values = []
         append, agents, cursor, clock = values.append, self._agents, self.cursor, time.perf_counter_ns
-        stop = self._stop_before_once(first) if self._once else self._received.count
+        stop = self._stop_of(first) if self._once or self.careful else self._received.count
         stride = _CLOCK_STRIDE
         index = first
         looked = clock()
@@ -142,11 +143,13 @@ class Host(WorkerMessenger):
                 looked = now
         return index
 
-    def _stop_before_once(self, first: int) -> int:
+    def _stop_of(self, first: int) -> int:
         """Return where the slice that begins at `first` ends: a message that is taken at most once has its own."""
         targets, once = self._targets, self._once
         if targets[first] in once:
             self._begin(first + 1)
+            return first + 1
+        if self.careful:
             return first + 1
         return next((i for i in range(first, len(targets)) if targets[i] in once), len(targets))
 

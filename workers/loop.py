@@ -287,8 +287,10 @@ class Loop:
         if isinstance(order, TakeOverOrder):
             self._peer.resume(self._peer.processes + COORDINATOR, order.control)
             self._died_ns = order.died_ns
+            self._receiver.careful = self._host.careful = order.careful
             return None
         if isinstance(order, SkipOrder):
+            self._receiver.skips.add((order.lane, order.position))
             return self._recovery.skip(order) if self._recovery is not None else None
         if isinstance(order, StopOrder):
             return self._host.stop(array("Q", order.addresses))

@@ -15,7 +15,7 @@ from fabric import counters as count
 from fabric.channel import Received, Sender
 from fabric.codec import Encoded, refusal
 from fabric.errors import MessageTooLargeError
-from fabric.messages import COORDINATOR, FAILURE, FORWARDED, MIXED, REPLY
+from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, REPLY
 from fabric.ring import ROOM, Batch, Peer
 from fabric.workers.host import Host
 from fabric.workers.outbox import Outbox, Slice
@@ -78,6 +78,8 @@ class Publisher:
             self._send_one(REPLY | encoding << 16, COORDINATOR, received.correlation, body)
             return
         json = None if not host.json_choices else self._json_of(received.targets()[first:behind])
+        if behind - first > 1:
+            host.cursor[0] = CURSOR_UNCLEAR  # encoding may kill, and which of them is not known before a second try
         encoded = host.codec.encode_replies(values, json)
         if slot != COORDINATOR and _largest(encoded) > self._outbox.limit:
             self._reply_singly(received, first, behind, first)
@@ -115,6 +117,7 @@ class Publisher:
         targets, senders, correlations = received.targets(), received.senders(), received.correlations()
         for index in range(first, behind):
             if correlations[index] != 0 and index not in host.deferred:
+                host.cursor[0] = index + 1
                 host.send_reply(senders[index], targets[index], correlations[index], host.values[index - first])
 
     def _json_of(self, targets: list[int]) -> bool | None:
