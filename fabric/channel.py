@@ -15,10 +15,9 @@ from typing import Any
 from fabric.codec import Codec, Encoded, Undecodable, decode_order
 from fabric.errors import FabricError
 from fabric.messages import COORDINATOR, CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, DROPPED, MESSAGE, MIXED, ORDER, RAW
-from fabric.ring import BATCH_MAX, Batch, Columns, Peer
+from fabric.ring import BATCH_MAX, HEADER_BYTES, Batch, Columns, Peer
 from fabric.segment import Segment
 
-_HEADER_BYTES = 48
 _ALIGN = 16
 _VARIES = 0xFFFFFFFF
 _CHUNK = 64  # bodies cut out of a run by one call of a prepared Struct: 19 ns each against 50 singly
@@ -155,10 +154,6 @@ class Received:
         """Correlation id of each."""
         return [self.correlation] if self.count == 1 else self._columns.correlations(self.count)
 
-    def index_at(self, offset: int) -> int:
-        """Return which record begins this many bytes into the run."""
-        return self._columns.starts(self.count).index(offset + _HEADER_BYTES)
-
     def end_of(self, count: int) -> int:
         """The lane's counter behind the first `count` records: what to commit when they are handled."""
         if count == self.count:
@@ -260,7 +255,7 @@ class Receiver:
         """Copy the bodies out of the lane."""
         start, size, count = received.start, received.size, received.count
         if count == 1:
-            at = start + _HEADER_BYTES
+            at = start + HEADER_BYTES
             return [data[at : at + size].tobytes()]
         if size != _VARIES and count >= _CHUNK:
             return self._cut(data, start, size, count)
@@ -271,17 +266,17 @@ class Receiver:
     def _cut(self, data: memoryview, start: int, size: int, count: int) -> list[bytes]:
         """Copy out bodies of one size: a prepared Struct takes 64 records at a time."""
         cutter = self._cutters.get(size)
-        span = (_HEADER_BYTES + size + _ALIGN - 1) // _ALIGN * _ALIGN
+        span = (HEADER_BYTES + size + _ALIGN - 1) // _ALIGN * _ALIGN
         if cutter is None:
             if len(self._cutters) >= _CUTTERS_KEPT:
                 self._cutters.clear()
-            cutter = struct.Struct(f"{_HEADER_BYTES}x{size}s{span - size - _HEADER_BYTES}x" * _CHUNK)
+            cutter = struct.Struct(f"{HEADER_BYTES}x{size}s{span - size - HEADER_BYTES}x" * _CHUNK)
             self._cutters[size] = cutter
         parts: list[bytes] = []
         whole = count - count % _CHUNK
         for first in range(0, whole, _CHUNK):
             parts.extend(cutter.unpack_from(data, start + first * span))
-        at = start + whole * span + _HEADER_BYTES
+        at = start + whole * span + HEADER_BYTES
         for _ in range(count - whole):
             parts.append(data[at : at + size].tobytes())
             at += span

@@ -12,11 +12,10 @@ import struct
 from typing import NamedTuple
 
 from fabric.messages import CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, MESSAGE, show
-from fabric.ring import BATCH_MAX
+from fabric.ring import BATCH_MAX, HEADER_BYTES
 from fabric.segment import Segment
 
 _HEADER = struct.Struct("<IHBBQQQ")  # size, kind, encoding, flags, target, sender, correlation
-_HEADER_BYTES = 48
 _PAD = 1
 _ALIGN = 16
 
@@ -66,9 +65,7 @@ def examine(segment: Segment, slot: int) -> Victim | None:
     _, kind, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
     if kind != MESSAGE:
         return None
-    return Victim(
-        lane, begin, target, sender, correlation, encoding, bytes(data[at + _HEADER_BYTES : at + size]), again
-    )
+    return Victim(lane, begin, target, sender, correlation, encoding, bytes(data[at + HEADER_BYTES : at + size]), again)
 
 
 def died_unclear(segment: Segment, slot: int) -> bool:
@@ -120,6 +117,6 @@ def _record_at(data: memoryview, position: int) -> tuple[int, int] | None:
         if kind == _PAD and _ALIGN <= size <= len(data) - offset and padding == 0:
             padding = size
             continue
-        if not _HEADER_BYTES <= size <= len(data) - offset:
+        if not HEADER_BYTES <= size <= len(data) - offset:
             return None  # not what the worker saw: it cannot be trusted to blame anybody
         return padding, size

@@ -17,15 +17,14 @@ from typing import NamedTuple
 
 from fabric.codec import Codec, joined
 from fabric.messages import MIXED, RAW
-from fabric.ring import RUN, Batch, Columns, Peer
+from fabric.ring import HEADER_BYTES, RUN, Batch, Columns, Peer
 
 STATE = 17
 MARK = 18
 OWED = 19
 _HEADER = struct.Struct("<IHBBQQQ")  # size, kind, encoding, flags, target, sender, correlation
-_HEADER_BYTES = 48
 _ALIGN = 16
-_OVERHEAD = _HEADER_BYTES + _ALIGN  # of a record, at most
+_OVERHEAD = HEADER_BYTES + _ALIGN  # of a record, at most
 _PAIR = struct.Struct("<QQ")
 
 
@@ -204,5 +203,5 @@ def _records(data: bytes) -> Iterator[Message]:
     at = 0
     while at < len(data):
         size, _, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
-        yield Message(target, sender, correlation, encoding, data[at + _HEADER_BYTES : at + size])
+        yield Message(target, sender, correlation, encoding, data[at + HEADER_BYTES : at + size])
         at += (size + _ALIGN - 1) // _ALIGN * _ALIGN

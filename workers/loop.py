@@ -212,8 +212,9 @@ class Loop:
     def _keep(self) -> None:
         """Take snapshots, unless effects of what they would contain are not out yet."""
         if not self._outbox.unpublished:
+            before = self._keeper.taken
             self._keeper.take(self._head_of)
-            self._counters[count.SNAPSHOTS] = self._keeper.taken
+            self._counters[count.SNAPSHOTS] += self._keeper.taken - before  # of all who had this slot
 
     def _restore(self) -> None:
         """Bring the agents to where those of a dead predecessor were."""

@@ -196,7 +196,7 @@ class Outbox:
 
     def _intend(self, of: Slice | None, where: int, room: int, records: list[_Record]) -> None:
         """Write down that the next store of the tail of `where` publishes the effects of a slice, if one store will."""
-        if of is not None and _fits(records, room):
+        if of is not None and not self._spilled and _fits(records, room):  # behind what spilled it would wait unseen
             words = self._intent
             words[_INTENT] = 0  # not valid while it changes
             words[_INTENT + 1] = of.end
