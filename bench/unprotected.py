@@ -88,10 +88,6 @@ class CarelessLoop(Loop):
         self._receiver.commit_at_next(received.lane, received.end)
         self._host.end()
 
-    def _idle(self) -> None:
-        self._receiver.commit_now()
-        super()._idle()
-
 
 class Heedless(Entry):
     """What ask_many waits for, taking each reply for the first and only one."""

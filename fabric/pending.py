@@ -99,7 +99,9 @@ class One(Entry):
 
     def accept(self, replies: Replied) -> None:
         self.value = replies.bodies[0]
-        self.complete()
+        self.done = True  # as `complete` does
+        if self.lock is not None:
+            wake(self.lock)
 
     def fail(self, slot: int, error: FabricError) -> None:
         self.value = Failed(error)
@@ -192,6 +194,9 @@ class Failed:
 
     def __init__(self, error: FabricError) -> None:
         self.error = error
+
+
+NO_REPLIES = frozenset({ErrorInfo, Undecodable, Failed})
 
 
 def error_in(body: Any, allow_pickle: bool = True) -> BaseException | None:

@@ -26,8 +26,8 @@ from collections.abc import Callable
 from fabric.channel import Received, Receiver
 from fabric.errors import FabricError
 from fabric.messages import INDEX_BITS, REPLY
-from fabric.pending import Entry, Promise, Replied, Single, wake
-from fabric.ring import EINTR, MESSAGES, Peer
+from fabric.pending import Entry, One, Promise, Replied, Single, wake
+from fabric.ring import MESSAGES, Peer
 
 _log = logging.getLogger("fabric")
 _LINGER = 0.5  # seconds that the pump stays without work: the next future then finds a running thread
@@ -54,6 +54,7 @@ class Replies:
         self._pump_bell = threading.Event()
         self._pump_guard = threading.Lock()
         self._promised: set[int] = set()  # tokens of futures; a set, since threads add to it without a lock
+        self._finishes: list[Callable[[], None]] = []  # to be done when the replies in hand are committed
         self._unread = False  # did the last look leave something in the lanes?
         self._closed: FabricError | None = None  # what those get who come too late
         self.late = 0
@@ -78,7 +79,7 @@ class Replies:
     def wait(self, entry: Entry, deadline: float | None) -> bool:
         """Wait for an entry, draining meanwhile. False: the deadline (monotonic seconds) has passed."""
         while not entry.done:
-            if self._lead.acquire(blocking=False):
+            if self._lead.acquire(False):
                 try:
                     in_time = entry.done or self._lead_until(entry.is_done, MESSAGES, deadline)
                 finally:
@@ -92,7 +93,7 @@ class Replies:
     def wait_for(self, reached: Callable[[], bool], reason: int, deadline: float | None) -> bool:
         """Wait for a condition of the lanes (room, quiet), draining meanwhile. False: the time was up."""
         while not reached():
-            if self._lead.acquire(blocking=False):
+            if self._lead.acquire(False):
                 try:
                     in_time = self._lead_until(reached, MESSAGES | reason, deadline)
                 finally:
@@ -105,7 +106,7 @@ class Replies:
 
     def drain_if_free(self) -> None:
         """Drain what is there, unless somebody does already. Never waits."""
-        if self._lead.acquire(blocking=False):
+        if self._lead.acquire(False):
             try:
                 self._drain()
             finally:
@@ -181,7 +182,7 @@ class Replies:
 
     def _lead_until(self, reached: Callable[[], bool], reasons: int, deadline: float | None) -> bool:
         """Drain until `reached`. It was looked at before, so wait first: that returns at once if there is work."""
-        wait = self._peer.wait
+        receiver = self._receiver
         seconds = None
         while True:
             if deadline is not None:
@@ -189,13 +190,11 @@ class Replies:
                 if seconds <= 0:
                     self._drain()
                     return reached()
-            for reason in list(self._wanted) if self._wanted else ():
-                reasons |= reason
+            if self._wanted:
+                for reason in list(self._wanted):
+                    reasons |= reason
             self._awaited = reasons
-            self._receiver.commit_now()  # before we may sleep: others wait for room, or for quiet
-            if wait(reasons, -1, seconds) == EINTR:
-                time.sleep(0)  # let Python run the signal's handler
-            self._drain()
+            self._drain(receiver.await_next(reasons, seconds))
             if reached() or self._closed is not None:
                 return True
             if self._wanted:
@@ -206,7 +205,8 @@ class Replies:
         self._awaited = 0
         unread, self._unread = self._unread, False
         self._lead.release()
-        self._hand_on()
+        if self._followers or self._promised or self._jobs:
+            self._hand_on()
         if self._orders:
             self.drain_if_free()
         elif unread and self._closed is None:
@@ -222,33 +222,38 @@ class Replies:
         if self._promised or self._jobs:
             self._pump_bell.set()
 
-    def _drain(self) -> None:
-        """Take what lies in the lanes: all of it, or a good deal. The leader only."""
+    def _drain(self, received: Received | None = None) -> None:
+        """Take `received`, and what lies in the lanes: all of it, or a good deal. The leader only."""
         receiver, pending = self._receiver, self._pending
         while self._orders:
             self._orders.popleft()()
         self._unread = False
-        for _ in range(_MOST_RUNS):
-            received = receiver.receive()
+        runs = 0
+        while runs < _MOST_RUNS:
+            received = received or receiver.receive()
             if received is None:
                 return
-            finishes: list[Callable[[], None]] = []
             if received.kind == REPLY:
                 entry = pending.get(received.token)
-                if entry is not None:
-                    self._give(entry, received.token, received, finishes)
+                if type(entry) is One:  # an ask at a time is made of these
+                    pending.pop(received.token, None)
+                    entry.accept(received)
+                elif entry is not None:
+                    self._give(entry, received.token, received)
                 else:
-                    self._give_singly(received, finishes)
+                    self._give_singly(received)
             else:
                 self._on_record(received)
             receiver.commit_at_next(received.lane, received.end)
-            for finish in finishes:
-                self._later(finish)
+            while self._finishes:
+                self._later(self._finishes.pop(0))
             if not received.more:
                 return
+            received = None
+            runs += 1
         self._unread = True
 
-    def _give(self, entry: Entry, token: int, replies: Replied, finishes: list[Callable[[], None]]) -> None:
+    def _give(self, entry: Entry, token: int, replies: Replied) -> None:
         try:
             finish = entry.accept(replies)
         except (IndexError, ValueError):  # no worker of ours numbers a reply so: drop it
@@ -256,11 +261,11 @@ class Replies:
             return
         if finish is not None:
             self._promised.discard(token)
-            finishes.append(finish)
+            self._finishes.append(finish)
         if entry.done:
             self._pending.pop(token, None)
 
-    def _give_singly(self, received: Received, finishes: list[Callable[[], None]]) -> None:
+    def _give_singly(self, received: Received) -> None:
         """Replies of one batch that belong to different entries."""
         pending = self._pending
         for correlation, body in zip(received.correlations(), received.bodies, strict=True):
@@ -269,7 +274,7 @@ class Replies:
             if entry is None:
                 self.late += 1
             else:
-                self._give(entry, token, Single(correlation, body), finishes)
+                self._give(entry, token, Single(correlation, body))
 
     def _later(self, finish: Callable[[], None]) -> None:
         self._jobs.append(finish)
@@ -330,7 +335,7 @@ class Replies:
                 return
             if self._promised:
                 self._pump_bell.clear()
-                if self._lead.acquire(blocking=False):
+                if self._lead.acquire(False):
                     try:
                         self._lead_until(lambda: bool(self._jobs) or not self._promised, MESSAGES, None)
                     finally:

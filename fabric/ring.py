@@ -5,10 +5,13 @@ whoever holds that lane's lock (fabric.channel); the rest may be called by any t
 GIL, so the calls that move messages take a batch.
 """
 
+import contextlib
+import functools
 import os
+import select
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fabric._native import ffi, lib
@@ -156,19 +159,17 @@ class Columns:
     Read through memoryviews: 4 ns a number and 80 ns for all facts, where ffi.unpack takes 7 and 230.
     """
 
-    __slots__ = ("_ends", "_facts", "_starts", "_views", "raw")
+    __slots__ = ("_ends", "_starts", "_views", "facts", "raw")
 
     def __init__(self) -> None:
         self.raw = raw = ffi.new("struct fab_columns *")
-        self._facts = memoryview(ffi.buffer(raw))[: 8 * lib.FAB_COLUMN_FACTS]
+        # facts(): what holds for the run, in the order of struct fab_columns; one call less than a method
+        view = memoryview(ffi.buffer(raw))[: 8 * lib.FAB_COLUMN_FACTS]
+        self.facts: Callable[[], tuple[int, ...]] = functools.partial(_FACTS.unpack, view)
         numbers = (raw.targets, raw.senders, raw.correlations)
         self._views = [memoryview(ffi.buffer(column)).cast("Q") for column in numbers]
         self._starts = memoryview(ffi.buffer(raw.starts)).cast("I")
         self._ends = memoryview(ffi.buffer(raw.ends)).cast("I")
-
-    def facts(self) -> tuple[int, ...]:
-        """Return what holds for the run, in the order of struct fab_columns."""
-        return _FACTS.unpack(self._facts)
 
     def targets(self, count: int) -> list[int]:
         """Return the target addresses."""
@@ -318,6 +319,7 @@ class Peer:
         self.c = ffi.gc(ffi.new("struct fab_peer *"), lambda struct, keep=mapped: None)
         self.process = process
         self.bell = -1
+        self._pollset: select.epoll | None = None
         self.processes = layout.processes
         self.outbox_limit = int(layout.header.outbox_bytes) // 2 - HEADER_BYTES  # of a body in the outbox
         for other in range(layout.processes):
@@ -330,6 +332,8 @@ class Peer:
     def close(self) -> None:
         """Let go of the mappings. Nothing can be called afterwards; what is under way in C ends well."""
         self.c = self._base_writable = None
+        if self._pollset is not None:
+            self._pollset.close()
         self.table = memoryview(b"")
 
     def configure(self, cores: int, spin_us: float) -> None:
@@ -340,7 +344,15 @@ class Peer:
         """Say where the bell of a process is; -1 when nobody is in that slot."""
         if process == self.process:
             self.bell = eventfd
+            self._watch(eventfd)
         lib.fab_peer_set_bell(self.c, process, eventfd)
+
+    def _watch(self, bell: int) -> None:
+        """Have waits go through an epoll, which is quicker; without one they work as well."""
+        with contextlib.suppress(OSError):
+            self._pollset = select.epoll()
+            self._pollset.register(bell, select.EPOLLIN | select.EPOLLET)
+            lib.fab_peer_set_pollset(self.c, self._pollset.fileno())
 
     def ring(self, process: int) -> None:
         """Wake a process, whatever it waits for."""
@@ -380,6 +392,22 @@ class Peer:
         return lib.fab_peer_commit_and_receive(  # type: ignore[no-any-return]
             self.c, done_lane, done_end, most, _RUN_BYTES, columns.raw
         )
+
+    def await_next(
+        self, reasons: int, seconds: float | None, most: int, columns: Columns, done_lane: int, done_end: int
+    ) -> int:
+        """Do as `receive`, and wait first, as `wait` does, if nothing is there.
+
+        Returns the lane, -1 when nothing came, or EINTR when a signal did.
+        """
+        timeout = _FOR_EVER if seconds is None else max(0, int(min(seconds, 1.0) * 1e9))
+        return lib.fab_peer_commit_and_await(  # type: ignore[no-any-return]
+            self.c, reasons, timeout, done_lane, done_end, most, _RUN_BYTES, columns.raw
+        )
+
+    def rewind(self) -> None:
+        """Read again what was received and not committed."""
+        lib.fab_peer_rewind(self.c)
 
     def commit(self, lane: int, end: int) -> None:
         """Hand the bytes below `end` back to the producer of a lane."""

@@ -18,8 +18,8 @@ from fabric.agent import AgentRef
 from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, encode_order
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
-from fabric.messages import COORDINATOR, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, REPLY, show
-from fabric.pending import Many, One, Promise, deadline_of, error_in
+from fabric.messages import COORDINATOR, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, RAW, REPLY, show
+from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
 from fabric.ring import QUIET, ROOM, Batch, Peer
 from fabric.window import Window
@@ -116,9 +116,11 @@ class Switchboard:
     def ask(self, ref: AgentRef, body: Any, timeout: float | None, expire: bool = False) -> Any:
         """Send a question, wait for the reply."""
         address = ref._address
-        slot = self.slot_of(address)
-        encoding, data = self.codec.encode(body, ref._json)
-        deadline = deadline_of(timeout)
+        slot = self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32)
+        if slot > 0xFFFF or address == COORDINATOR or self.closed is not None:
+            slot = self.slot_of(address)  # raises
+        encoding, data = (RAW, body) if type(body) is bytes else self.codec.encode(body, ref._json)
+        deadline = None if timeout is None else deadline_of(timeout)
         entry = One(slot)
         correlation = self.replies.expect(entry)
         try:
@@ -135,9 +137,8 @@ class Switchboard:
             self.replies.forget(correlation)
             raise
         value = entry.value
-        error = error_in(value, self.codec.allow_pickle)
-        if error is not None:
-            raise error
+        if type(value) in NO_REPLIES:
+            raise error_in(value, self.codec.allow_pickle)  # type: ignore[misc]
         return value
 
     def _expire(self, slot: int, correlation: int) -> None:

@@ -210,6 +210,24 @@ static inline int32_t fab_peer_commit_and_receive(struct fab_peer *s, int32_t la
     return fab_peer_receive(s, most, most_bytes, cols);
 }
 
+/* Commit as above, wait as fab_peer_wait if nothing is there, then receive: one crossing for an ask at a
+ * time, where three were. Returns the lane, -1 when the wait ended with nothing to read, or -EINTR, with
+ * nothing received: a handler of that signal may raise. Leader only. */
+static inline int32_t fab_peer_commit_and_await(struct fab_peer *s, uint32_t reasons, int64_t timeout_ns,
+                                                int32_t lane, uint64_t end, uint32_t most,
+                                                uint64_t most_bytes, struct fab_columns *cols) {
+    if (lane >= 0)
+        fab_peer_commit(s, (uint32_t)lane, end);
+    int rc = fab_peer_wait(s, reasons, -1, timeout_ns);
+    return rc == -EINTR ? rc : fab_peer_receive(s, most, most_bytes, cols);
+}
+
+/* Read again what was received and not committed: whoever received it was interrupted. Leader only. */
+static inline void fab_peer_rewind(struct fab_peer *s) {
+    for (uint32_t lane = 0; lane < 2 * s->header.processes; lane++)
+        s->in[lane].read = s->in[lane].committed;
+}
+
 /* Which slot hosts each of these agents. Returns `count`, or the index of the first that is not
  * alive. Any process. Wait-free. */
 static inline uint32_t fab_peer_route(const struct fab_peer *s, const uint64_t *addresses, uint32_t count,

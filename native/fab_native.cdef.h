@@ -93,6 +93,7 @@ int fab_peer_init(struct fab_peer *peer, const struct fab_header *header, uint32
                   const uint8_t *whole, uint8_t *block);
 void fab_peer_tune(struct fab_peer *peer, uint32_t cores, int64_t spin_ns);
 void fab_peer_set_bell(struct fab_peer *peer, uint32_t process, int bell);
+void fab_peer_set_pollset(struct fab_peer *peer, int pollset);
 void fab_peer_ring(const struct fab_peer *peer, uint32_t process);
 uint64_t fab_peer_body_limit(const struct fab_peer *peer, uint32_t lane);
 uint64_t fab_peer_backlog(struct fab_peer *peer, uint32_t lane, uint64_t *head);
@@ -127,7 +128,10 @@ void fab_peer_journal_forget(struct fab_peer *peer, uint64_t end);
 /* receive */
 int32_t fab_peer_commit_and_receive(struct fab_peer *peer, int32_t lane, uint64_t end, uint32_t most,
                                     uint64_t most_bytes, struct fab_columns *columns);
-
+int32_t fab_peer_commit_and_await(struct fab_peer *peer, uint32_t reasons, int64_t timeout_ns, int32_t lane,
+                                  uint64_t end, uint32_t most, uint64_t most_bytes,
+                                  struct fab_columns *columns);
+void fab_peer_rewind(struct fab_peer *peer);
 void fab_peer_commit(struct fab_peer *peer, uint32_t lane, uint64_t end);
 int fab_peer_wait(struct fab_peer *peer, uint32_t reasons, int extra, int64_t timeout_ns);
 int fab_peer_arm(struct fab_peer *peer, uint32_t reasons);

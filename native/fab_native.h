@@ -20,6 +20,11 @@ static inline void fab_peer_set_bell(struct fab_peer *s, uint32_t process, int b
         s->bell = bell;
 }
 
+/* Have waits for our own bell go through an epoll that watches it with EPOLLIN | EPOLLET. */
+static inline void fab_peer_set_pollset(struct fab_peer *s, int pollset) {
+    s->pollset = pollset;
+}
+
 /* Wake a process whatever it waits for: it was given something to look at outside the lanes, or
  * somebody died (the death bell). */
 static inline void fab_peer_ring(const struct fab_peer *s, uint32_t process) {

@@ -24,6 +24,7 @@ struct fab_peer {
     uint32_t cores;     /* CPUs this process may use: spinning beside more awake processes is futile */
     uint32_t next_lane; /* round robin among incoming lanes */
     int bell;
+    int pollset; /* an epoll that watches the bell, edge-triggered; -1 for none */
     struct fab_spin spin;
     struct fab_producer outbox_in; /* worker: both ends of its outbox */
     struct fab_consumer outbox_out;
@@ -90,6 +91,7 @@ static inline int fab_peer_init(struct fab_peer *s, const struct fab_header *hea
     atomic_store_explicit(&s->words->present, 1, memory_order_relaxed); /* relaxed: a hint */
     s->spin.probe_interval = FAB_SPIN_PROBE_AT_LEAST;
     s->bell = -1;
+    s->pollset = -1;
     for (uint32_t other = 0; other < header->processes; other++) {
         s->bells[other] = -1; /* nobody there yet; 0 would be standard input */
         s->blocks[other] = fab_block_offset(header, other);

@@ -10,6 +10,7 @@
 #include "fab_peer.h"
 
 #include <sched.h>
+#include <sys/epoll.h>
 
 /* W2b: the second look, behind the store of `sleeping`. Seq_cst, unlike fab_consumer_ready. */
 static inline int fab_peer_look_again(struct fab_peer *s, uint32_t reasons) {
@@ -48,8 +49,7 @@ static inline int fab_peer_spin(struct fab_peer *s, uint32_t reasons, int64_t bu
     for (uint32_t round = 0;; round++) {
         if (fab_peer_has_reason(s, reasons))
             return 1;
-        for (int pause = 0; pause < 4; pause++)
-            fab_cpu_relax();
+        fab_cpu_relax(); /* one: each more adds its 20 ns to a round trip of 6 us */
         if ((round & 7) == 7 && fab_now() - start >= budget)
             return 0;
     }
@@ -68,11 +68,28 @@ static inline int fab_peer_arm(struct fab_peer *s, uint32_t reasons) {
     return 0;
 }
 
+/* Say that we are awake. */
+static inline void fab_peer_awaken(struct fab_peer *s) {
+    /* relaxed: a late bell is harmless, the next wait ends at once and finds nothing */
+    atomic_store_explicit(&s->words->sleeping, 0, memory_order_relaxed);
+}
+
 /* Say that we are awake, and empty the bell. */
 static inline void fab_peer_disarm(struct fab_peer *s) {
-    /* relaxed: a late bell is harmless, the next wait clears it */
-    atomic_store_explicit(&s->words->sleeping, 0, memory_order_relaxed);
+    fab_peer_awaken(s);
     fab_doorbell_clear(s->bell);
+}
+
+/* Block until the bell rings, at most `limit_ns`. With a pollset (an epoll that watches the bell for its
+ * edges) the bell need not be emptied, for each ring is told once, and a wait is one system call, not two
+ * (1.0 of 6.8 us in a round trip on one CPU). Returns as ppoll. */
+static inline int fab_peer_block(int pollset, struct pollfd *fds, nfds_t count, int64_t limit_ns) {
+    if (pollset >= 0) {
+        struct epoll_event event;
+        return epoll_wait(pollset, &event, 1, (int)(limit_ns / 1000000));
+    }
+    struct timespec limit = {.tv_sec = limit_ns / 1000000000, .tv_nsec = limit_ns % 1000000000};
+    return ppoll(fds, count, &limit, NULL);
 }
 
 /* Arm, and block until the bell rings, `extra` (a descriptor, or -1) becomes readable, or `timeout_ns`
@@ -80,20 +97,21 @@ static inline void fab_peer_disarm(struct fab_peer *s) {
 static inline int fab_peer_park(struct fab_peer *s, uint32_t reasons, int extra, int64_t timeout_ns) {
     struct pollfd fds[2] = {{.fd = s->bell, .events = POLLIN}, {.fd = extra, .events = POLLIN}};
     int64_t net = timeout_ns < 0 ? 0 : timeout_ns < FAB_SAFETY_NS ? timeout_ns : FAB_SAFETY_NS;
+    int pollset = extra < 0 && net == FAB_SAFETY_NS ? s->pollset : -1; /* it counts in milliseconds */
     int rc = 1;
     if (!fab_peer_arm(s, reasons)) {
-        struct timespec limit = {.tv_sec = net / 1000000000, .tv_nsec = net % 1000000000};
-        rc = ppoll(fds, extra >= 0 ? 2 : 1, &limit, NULL);
+        rc = fab_peer_block(pollset, fds, extra >= 0 ? 2 : 1, net);
         rc = rc < 0 ? -errno : rc;
         /* Work, and no bell: its publisher may have been stopped between the two, so wait for that. Not
          * quiet: it comes with a head, and the bell for it only when the process of that head parks. */
         if (rc == 0 && fab_peer_look_again(s, reasons & ~FAB_WAITS_QUIET)) {
-            fab_count(s->words, FAB_COUNT_ALARMS,
-                      ppoll(fds, 1, &(struct timespec){.tv_nsec = FAB_LATE_BELL_NS}, NULL) == 0);
+            fab_count(s->words, FAB_COUNT_ALARMS, fab_peer_block(pollset, fds, 1, FAB_LATE_BELL_NS) == 0);
             rc = 1;
         }
     }
-    fab_peer_disarm(s);
+    fab_peer_awaken(s);
+    if (pollset < 0)
+        fab_doorbell_clear(s->bell);
     if (rc > 0 && extra >= 0 && (fds[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
         return 2;
     return rc > 0 ? 1 : rc;
@@ -102,7 +120,9 @@ static inline int fab_peer_park(struct fab_peer *s, uint32_t reasons, int extra,
 /* Say on which CPU we are; returns it plus 1. */
 static inline uint32_t fab_peer_note_cpu(struct fab_peer *s) {
     uint32_t cpu = (uint32_t)sched_getcpu() + 1; /* relaxed: a hint */
-    atomic_store_explicit(&s->words->cpu, cpu, memory_order_relaxed);
+    if (atomic_load_explicit(&s->words->cpu, memory_order_relaxed) !=
+        cpu) /* others read this line: leave it */
+        atomic_store_explicit(&s->words->cpu, cpu, memory_order_relaxed);
     return cpu;
 }
 

@@ -11,6 +11,7 @@ from fabric import ClosedError, EncodingError, MessageTooLargeError
 from fabric.channel import Receiver, Sender, as_sequence, make_batch
 from fabric.codec import Codec, Undecodable
 from fabric.messages import DROPPED, MESSAGE, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW
+from fabric.ring import MESSAGES
 from tests.loopback import LANE_BYTES, loopback
 
 
@@ -232,3 +233,28 @@ def test_bodies_from_anywhere_become_a_sequence():
     assert as_sequence((1, 2)) == (1, 2)
     assert as_sequence(range(2)) == as_sequence(iter([0, 1])) == [0, 1]
     assert as_sequence({"a": 1}.values()) == [1]
+
+
+class _Interrupted(Codec):
+    """Ctrl-C comes while the first batch is decoded."""
+
+    again = False
+
+    def decode_many(self, encoding, parts):
+        if not self.again:
+            self.again = True
+            raise KeyboardInterrupt
+        return super().decode_many(encoding, parts)
+
+
+def test_what_an_interrupt_tore_away_is_received_again(loop):
+    receiver = Receiver(loop.segments[1], loop.peers[1], _Interrupted())
+    _send(loop, [b"before"])
+    first = receiver.receive()
+    receiver.commit_at_next(first.lane, first.end)
+    _send(loop, ["torn away", "with it"])
+    with pytest.raises(KeyboardInterrupt):
+        receiver.await_next(MESSAGES, None)
+    assert receiver.await_next(MESSAGES, None).bodies == ["torn away", "with it"]
+    assert receiver.receive() is None
+    receiver.close()

@@ -2,13 +2,27 @@
 
 import os
 import random
+import signal
 import threading
 from array import array
 
 import pytest
 
 from fabric import LayoutError, MessageTooLargeError
-from fabric.ring import ALIVE, BATCH_MAX, LINE_BYTES, LOST, MESSAGES, QUIET, ROOM, STOPPED, Batch, Columns, Layout
+from fabric.ring import (
+    ALIVE,
+    BATCH_MAX,
+    EINTR,
+    LINE_BYTES,
+    LOST,
+    MESSAGES,
+    QUIET,
+    ROOM,
+    STOPPED,
+    Batch,
+    Columns,
+    Layout,
+)
 from tests.loopback import LANE_BYTES, PEER_LANE_BYTES, loopback
 
 KIND = 2
@@ -415,3 +429,29 @@ def test_a_header_is_read_back_as_it_was_laid_out(loop):
     assert again.lane_range(1, 1)[1] == PEER_LANE_BYTES
     with pytest.raises(LayoutError):
         Layout.read(layout.header_bytes, layout.segment_bytes - 1)
+
+
+def test_a_wait_commits_and_receives_in_one_call(loop):
+    peer, worker, columns = loop.peers[0], loop.peers[1], Columns()
+    assert worker.await_next(MESSAGES, 0, BATCH_MAX, columns, -1, 0) == -1, "nothing is there"
+    end = 0
+    for number in range(2):
+        assert peer.send(1, META, 5, 0, number, b"body")
+        assert worker.await_next(MESSAGES, None, BATCH_MAX, columns, 0, end) == 0
+        assert peer.backlog(1)[1] == end, "what was done is committed, and nothing else"
+        end = _facts(columns)["end"]
+
+
+def test_a_signal_ends_a_wait_before_anything_is_received(loop):
+    worker, columns, seen = loop.peers[1], Columns(), []
+    previous = signal.signal(signal.SIGUSR1, lambda *_: seen.append(loop.peers[0].send(1, META, 5, 0, 7, b"x")))
+    thread = threading.get_ident()
+    timer = threading.Timer(0.05, signal.pthread_kill, (thread, signal.SIGUSR1))
+    timer.start()
+    try:
+        assert worker.await_next(MESSAGES, None, BATCH_MAX, columns, -1, 0) == EINTR
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, previous)
+    assert seen == [True]
+    assert worker.receive(BATCH_MAX, columns) == 0

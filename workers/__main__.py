@@ -17,7 +17,7 @@ import warnings
 from typing import Any
 
 from fabric.agent import register_messenger
-from fabric.channel import Receiver, Sender
+from fabric.channel import LoneSender, Receiver, Sender
 from fabric.codec import Codec, decode_order
 from fabric.counters import CLOSING, PID
 from fabric.messages import COORDINATOR, STACK_SIGNAL
@@ -84,7 +84,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     codec = Codec(config.encoding, config.allow_pickle)
     receiver = Receiver(segment, peer, codec)
     receiver.cursor = cursor
-    senders = {process: Sender(peer, process) for process in range(peer.processes)}
+    senders: dict[int, Sender] = {process: LoneSender(peer, process) for process in range(peer.processes)}
     outbox = Outbox(peer, senders, intent)
     first_token = time.monotonic_ns() // 1000 % 2**43  # nobody asks more than once a microsecond
     host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us, first_token)

@@ -82,7 +82,7 @@ class Host(WorkerMessenger):
     def begin(self, received: Any) -> None:
         """Take a batch in hand."""
         self._received = received
-        self._targets = received.targets()
+        self._targets = [received.target] if received.count == 1 else received.targets()
         if received.undecodable:
             for index, body in enumerate(received.bodies):
                 if type(body) is Undecodable:
@@ -241,6 +241,11 @@ class Host(WorkerMessenger):
     def count(self) -> int:
         """How many agents live here."""
         return len(self._agents) - 2
+
+    @property
+    def has_chores(self) -> bool:
+        """Is there something to be looked after where no message is there?"""
+        return bool(self.timers or self.failures or self.mailboxes or self.warm.wanted)
 
     @property
     def busy_coroutines(self) -> bool:

@@ -62,17 +62,14 @@ class Keeper:
         self._run_bytes = 0
         self._replay_bytes = min(_REPLAY_BYTES, journal.size // 8)
         self.due = False  # is it time for snapshots?
+        self.active = False  # is there any agent whose state is kept?
         self.behind = False  # are there effects that neither the journal nor a snapshot has?
         self.taken = 0  # snapshots, in all
-
-    @property
-    def active(self) -> bool:
-        """Is there any agent whose state is kept?"""
-        return bool(self._kept)
 
     def add(self, address: int, kept: Kept) -> None:
         """Keep the state of an agent from now on."""
         self._kept[address] = kept
+        self.active = True
 
     def discard(self, address: int) -> None:
         """Keep the state of an agent no more: it is gone."""
@@ -81,6 +78,7 @@ class Keeper:
 
     def _drop(self, address: int) -> None:
         if self._kept.pop(address, None) is not None:
+            self.active = bool(self._kept)
             self._new.pop(address, None)
             self._states.pop(address, None)
             self._captured.pop(address, None)

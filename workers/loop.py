@@ -109,11 +109,12 @@ class Loop:
     def run(self, batch_size: int, lifeline: Lifeline) -> None:
         """Work until told to leave, or until the coordinator is gone."""
         receive, handlers, host = self._receiver.receive, self._handlers, self._host
-        closing = self._closing
+        closing, unknown = self._closing, self._unknown
+        received = None
         while not closing[0]:
-            received = receive(batch_size)
+            received = received or receive(batch_size)
             while received is not None and not closing[0]:
-                handlers.get(received.kind, self._unknown)(received)
+                handlers.get(received.kind, unknown)(received)
                 if host.mailboxes and host.busy_coroutines:
                     self._turn_event_loop()
                 received = receive(batch_size) if received.more else None
@@ -121,7 +122,8 @@ class Loop:
                 break
             if lifeline.ended:  # looked at here, where nobody waits for us; its end wakes us too
                 break
-            self._idle()
+            received = self._idle(batch_size)
+        self._receiver.commit_now()
         host.stop_all()
         self._publisher.publish_failures()
         self._outbox.flush()
@@ -152,13 +154,20 @@ class Loop:
                 self._keep()
             if outbox.unpublished:
                 self._hold(received)
-            self._commit_read(lane, end, host.stretch)
+            if behind == total and host.stretch is None and self._may_put_off(lane):
+                self._receiver.commit_at_next(lane, end)  # which is the next thing that happens
+            else:
+                self._commit_read(lane, end, host.stretch)
             host.stretch = None
             first = behind
         host.cursor[0] = 0
         host.end()
         if keeper.due:
             self._keep()
+
+    def _may_put_off(self, lane: int) -> bool:
+        """May the last slice of a batch be committed with the next look at the lanes? That follows at once."""
+        return not (self._keeper.active or self._host.mailboxes or self._unpublished or self._ledger.holds(lane))
 
     def _recover(self, received: Received) -> None:
         """See to what comes again after a crash, until all of that has come."""
@@ -340,9 +349,15 @@ class Loop:
 
     # Nothing to do.
 
-    def _idle(self) -> None:
-        """Look after what is not urgent, then sleep until there is something."""
+    def _idle(self, batch_size: int) -> Received | None:
+        """Look after what is not urgent, then sleep until there is something; return it, if it is messages."""
         host, outbox = self._host, self._outbox
+        if not (outbox.backed_up or outbox.pending or self._keeper.active or host.has_chores):
+            received = self._receiver.await_next(MESSAGES, None, batch_size)
+            if received is None:
+                self._note_facts()
+            return received
+        self._receiver.commit_now()
         reasons = MESSAGES
         if outbox.backed_up:
             outbox.retry()
@@ -359,8 +374,12 @@ class Loop:
             outbox.flush()
         elif host.mailboxes and host.busy_coroutines:
             self._sleep_in_event_loop(reasons, seconds)
-        elif not host.warm.refill_one() and self._peer.wait(reasons, -1, seconds) == 0:
+        elif not host.warm.refill_one():
+            received = self._receiver.await_next(reasons, seconds, batch_size)
+            if received is not None:
+                return received
             self._note_facts()
+        return None
 
     def _note_facts(self) -> None:
         """Say what is not said as it happens: it is rare, and it is not worth a look each time."""

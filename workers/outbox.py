@@ -56,13 +56,13 @@ class Outbox:
         self._peer = peer
         self._intent = [0] * 8 if intent is None else intent
         self._senders = senders
-        self._pending: list[_Record] = []
+        self.pending: list[_Record] = []  # queued since the last flush
         self._pending_bytes = 0
         self._room = peer.outbox_room()
         self.limit = min(peer.outbox_limit, *(sender.limit for sender in senders.values()))  # to other workers
         self._limit_home = min(peer.outbox_limit, senders[COORDINATOR].limit)
         self.undeliverable: Callable[[int, int, int], None] | None = None  # (target, sender, correlation)
-        self._backed_up = False
+        self.backed_up = False  # is there something that waits for room in a lane?
         self._spilled: list[Batch] = []
         self.lost = 0
         self.wants_attention = False  # the coordinator must look even if nobody there waits for anything
@@ -83,7 +83,7 @@ class Outbox:
                 f"{self._room:,} have room): receivers are slower than this sender; send less, or raise outbox_bytes"
             )
         self._pending_bytes += size
-        self._pending.append(_Record(MESSAGE, target, sender, correlation, encoding, body, flags))
+        self.pending.append(_Record(MESSAGE, target, sender, correlation, encoding, body, flags))
 
     def reply(self, target: int, sender: int, correlation: int, encoding: int, body: bytes) -> None:
         """Queue a reply. Not refused for want of room: how many there can be is bounded by what others asked.
@@ -95,7 +95,7 @@ class Outbox:
         if len(body) > limit:
             raise MessageTooLargeError(len(body), limit, "reply")
         self._pending_bytes += len(body) + _HEADER_AND_PADDING
-        self._pending.append(_Record(REPLY, target, sender, correlation, encoding, body, 0))
+        self.pending.append(_Record(REPLY, target, sender, correlation, encoding, body, 0))
 
     def request(self, sender: int, correlation: int, encoding: int, body: bytes) -> None:
         """Queue a Request for the coordinator. MessageTooLargeError as for `reply`."""
@@ -103,7 +103,7 @@ class Outbox:
             raise MessageTooLargeError(len(body), self._limit_home, "request")
         self.wants_attention = True
         self._pending_bytes += len(body) + _HEADER_AND_PADDING
-        self._pending.append(_Record(REQUEST, COORDINATOR, sender, correlation, encoding, body, 0))
+        self.pending.append(_Record(REQUEST, COORDINATOR, sender, correlation, encoding, body, 0))
 
     def flush(self, of: Slice | None = None) -> None:
         """Publish all that was queued: in lanes where there is room, else in the outbox region.
@@ -111,10 +111,10 @@ class Outbox:
         `of` is the slice of a lane whose effects these are, all of them, and which is committed next; None
         where that is not so: those may be sent again by a successor.
         """
-        if self._backed_up:
+        if self.backed_up:
             self.retry()
-        while self._pending:  # again when some were undeliverable, and that was answered
-            pending, self._pending, self._pending_bytes = self._pending, [], 0
+        while self.pending:  # again when some were undeliverable, and that was answered
+            pending, self.pending, self._pending_bytes = self.pending, [], 0
             requests = [record for record in pending if record.kind == REQUEST]
             replies = [record for record in pending if record.kind == REPLY]
             messages = [record for record in pending if record.kind == MESSAGE]
@@ -128,7 +128,7 @@ class Outbox:
 
     def drop_pending(self) -> None:
         """Forget what was queued since the last flush."""
-        self._pending.clear()
+        self.pending.clear()
         self._pending_bytes = 0
 
     def settle(self) -> Slice | None:
@@ -153,7 +153,7 @@ class Outbox:
                 break
             if self._spilled[0].put_in_outbox(self._peer):
                 self._spilled.pop(0)
-        self._backed_up = not empty or bool(self._spilled)
+        self.backed_up = not empty or bool(self._spilled)
 
     @property
     def unpublished(self) -> bool:
@@ -161,22 +161,12 @@ class Outbox:
         return bool(self._spilled)
 
     @property
-    def backed_up(self) -> bool:
-        """Is there something that waits for room in a lane?"""
-        return self._backed_up
-
-    @property
-    def pending(self) -> bool:
-        """Has anything been queued since the last flush?"""
-        return bool(self._pending)
-
-    @property
     def idle(self) -> bool:
         """Is nothing queued anywhere?"""
-        return not self._pending and not self._backed_up
+        return not self.pending and not self.backed_up
 
     def _send(self, kind: int, records: list[_Record], of: Slice | None = None) -> None:
-        if self._backed_up:
+        if self.backed_up:
             self._intend(of, OUTBOX_LANE, self._peer.outbox_room(), records)
             self.overflow(_batch(kind, records))
             return
@@ -219,7 +209,7 @@ class Outbox:
 
     def overflow(self, batch: Batch) -> None:
         """Keep a batch, or the rest of it, until its lane has room; what comes later queues behind it."""
-        self._backed_up = True
+        self.backed_up = True
         if self._spilled or not batch.put_in_outbox(self._peer):
             self._spilled.append(batch)
 

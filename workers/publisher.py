@@ -15,7 +15,7 @@ from fabric import counters as count
 from fabric.channel import Received, Sender
 from fabric.codec import Encoded, refusal
 from fabric.errors import MessageTooLargeError
-from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, REPLY
+from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, RAW, REPLY
 from fabric.ring import ROOM, Batch, Peer
 from fabric.workers.host import Host
 from fabric.workers.outbox import Outbox, Slice
@@ -74,7 +74,8 @@ class Publisher:
         host, values = self._host, self._host.values
         slot = received.lane % self._processes
         if received.count == 1 and slot == COORDINATOR:
-            encoding, body = host.encode_reply(received.target, values[0])
+            value = values[0]
+            encoding, body = (RAW, value) if type(value) is bytes else host.encode_reply(received.target, value)
             self._send_one(REPLY | encoding << 16, COORDINATOR, received.correlation, body)
             return
         json = None if not host.json_choices else self._json_of(received.targets()[first:behind])

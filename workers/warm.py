@@ -15,16 +15,16 @@ class WarmPool:
     """Agents in store, by recipe (the pickled class and arguments): equal bytes make equal agents."""
 
     def __init__(self) -> None:
-        self._wanted: dict[bytes, tuple[int, Callable[[], Agent]]] = {}
+        self.wanted: dict[bytes, tuple[int, Callable[[], Agent]]] = {}  # how many to keep, how to make one
         self._store: dict[bytes, list[Agent]] = {}
 
     def want(self, recipe: bytes, count: int, make: Callable[[], Agent]) -> None:
         """Keep `count` agents of this recipe from now on, and make them now; 0 forgets the recipe."""
         if count == 0:
-            self._wanted.pop(recipe, None)
+            self.wanted.pop(recipe, None)
             self._store.pop(recipe, None)
             return
-        self._wanted[recipe] = count, make
+        self.wanted[recipe] = count, make
         store = self._store.setdefault(recipe, [])
         try:
             while len(store) < count:
@@ -44,13 +44,13 @@ class WarmPool:
 
     def refill_one(self) -> bool:
         """Make one agent that is missing. False: nothing is missing. For when there is nothing else to do."""
-        for recipe, (count, make) in self._wanted.items():
+        for recipe, (count, make) in self.wanted.items():
             store = self._store[recipe]
             if len(store) < count:
                 try:
                     store.append(make())
                 except Exception:  # it failed in the background: the spawn that wants it will say so
-                    self._wanted[recipe] = len(store), make
+                    self.wanted[recipe] = len(store), make
                 return True
         return False
 

@@ -13,6 +13,7 @@
 #include "fixture.h"
 
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/wait.h>
 
 #define KIND 7u
@@ -168,17 +169,30 @@ static void *side_main(void *arg) {
     return NULL;
 }
 
-static void as_threads(side_run *run0, side_run *run1, int64_t spin_ns) {
+/* Have a process wait through an epoll, as the binding has it. */
+static void watch(struct fab_peer *s) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    int pollset = epoll_create1(EPOLL_CLOEXEC);
+    CHECK(pollset >= 0);
+    CHECK_EQ(epoll_ctl(pollset, EPOLL_CTL_ADD, s->bell, &event), 0);
+    fab_peer_set_pollset(s, pollset);
+}
+
+static void as_threads(side_run *run0, side_run *run1, int64_t spin_ns, int pollset) {
     struct fixture_fabric f;
     pthread_t thread;
     fixture_fabric_open(&f, 2, FAB_PAGE);
     struct side sides[] = {{f.peers[0], run0}, {f.peers[1], run1}};
     for (int i = 0; i < 2; i++)
         fab_peer_tune(f.peers[i], 2, spin_ns);
+    if (pollset)
+        watch(f.peers[1]);
     CHECK_EQ(pthread_create(&thread, NULL, side_main, &sides[1]), 0);
     side_main(&sides[0]);
     CHECK_EQ(pthread_join(thread, NULL), 0);
     CHECK_EQ(fab_peer_quiet(f.peers[0]), 1);
+    if (pollset)
+        close(f.peers[1]->pollset);
     CHECK(f.peers[0]->words->counters[FAB_COUNT_PARKS] +
               (spin_ns != 0 ? f.peers[0]->words->counters[FAB_COUNT_SPINS_WON] : 0) >
           0); /* or this tested nothing */
@@ -197,10 +211,12 @@ static struct fab_peer *attach(const struct fixture_fabric *f, int segment, uint
     for (uint32_t p = 0; p < h->processes; p++)
         fab_peer_set_bell(s, p, f->bells[p]);
     fab_peer_tune(s, 2, 20000);
+    watch(s);
     return s;
 }
 
 static void detach(struct fab_peer *s) {
+    close(s->pollset);
     CHECK_EQ(munmap((void *)(uintptr_t)s->whole, s->header.segment_bytes), 0);
     CHECK_EQ(munmap(s->block, fab_block_bytes(&s->header, s->process)), 0);
     free(s);
@@ -228,23 +244,28 @@ static void as_processes(side_run *run0, side_run *run1) {
 }
 
 static void threads_play_ping_pong_asleep(void) {
-    as_threads(ping, pong, 0);
+    as_threads(ping, pong, 0, 0);
+    as_threads(ping, pong, 0, 1);
 }
 
 static void threads_play_ping_pong_spinning(void) {
-    as_threads(ping, pong, 20000);
+    as_threads(ping, pong, 20000, 0);
+    as_threads(ping, pong, 20000, 1);
 }
 
 static void threads_send_bursts_asleep(void) {
-    as_threads(burst, sink, 0);
+    as_threads(burst, sink, 0, 0);
+    as_threads(burst, sink, 0, 1);
 }
 
 static void threads_send_bursts_spinning(void) {
-    as_threads(burst, sink, 20000);
+    as_threads(burst, sink, 20000, 0);
+    as_threads(burst, sink, 20000, 1);
 }
 
 static void threads_sleep_until_there_is_room(void) {
-    as_threads(fill, drain, 0);
+    as_threads(fill, drain, 0, 0);
+    as_threads(fill, drain, 0, 1);
 }
 
 static void processes_play_ping_pong(void) {

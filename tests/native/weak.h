@@ -134,7 +134,7 @@ static inline uint64_t explore_state_hash(uint64_t hash) {
 #define memcpy(to, from, bytes) weak_memcpy((to), (from), (bytes))
 #define write(fd, data, bytes) weak_ring((fd), (data), (bytes))
 #define read(fd, data, bytes) weak_empty_bell((fd), (data), (bytes))
-#define ppoll(fds, count, limit, mask) ((void)(limit), weak_poll(fds))
+#define ppoll(fds, count, limit, mask) ((void)(limit), (void)(count), weak_poll(fds))
 #define clock_gettime(clock, now) weak_clock(now)
 
 #include "fab_batch.h"
