@@ -82,7 +82,7 @@ class Host(WorkerMessenger):
     def begin(self, received: Any) -> None:
         """Take a batch in hand."""
         self._received = received
-        self._targets = [received.target] if received.count == 1 else received.targets()
+        self._targets = received.targets()
         if received.undecodable:
             for index, body in enumerate(received.bodies):
                 if type(body) is Undecodable:
