@@ -6,7 +6,7 @@ Layers; a module imports lower rows only (tests/test_layering.py holds the table
 
     native/                                        the C core
     errors config messages counters                what everybody knows
-    ring                                           the only user of the C core
+    ring lending                                   the only users of the C core: lanes, arenas
     segment codec wire                             memory, and bytes for bodies
     channel                                        messages over lanes
     agent placement waves window admission restart what users hold; decisions, pure

@@ -22,6 +22,14 @@ from fabric.ring import COUNTERS, LINE_BYTES, Layout, Peer
 
 _MFD_NOEXEC_SEAL = 0x0008
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_LOANS_MAX = 2**16
+_LOANS_MIN = 2**10
+_RECEIPTS = 2**21  # of one process: 32 MiB, which cost memory as they are used
+
+
+def _loans(arena_bytes: int, processes: int) -> int:
+    """Return how many pieces of an arena may be on loan at a time: each process has a receipt for each of each."""
+    return max(_LOANS_MIN, min(_LOANS_MAX, _RECEIPTS // processes)) if arena_bytes else 0
 
 
 class Segment:
@@ -58,6 +66,7 @@ class Segment:
                 "outbox_bytes": config.outbox_bytes,
                 "journal_bytes": config.journal_bytes,
                 "arena_bytes": config.arena_bytes,
+                "loans": _loans(config.arena_bytes, max_workers + 1),
                 "max_agents": config.max_agents + 1,  # word 0 is the coordinator
                 "identity": secrets.randbits(64),
             },

@@ -6,8 +6,8 @@
  *   one eventfd a process                 the bell; level-triggered, so ringing twice is harmless
  *
  *   the one who publishes                      the one who sleeps
- *     W1a store tail (or head, for room)         W2a store sleeping = why
- *     W1b load  sleeping                         W2b load  all tails (heads) again
+ *     W1a store tail (head, receipt)             W2a store sleeping = why
+ *     W1b load  sleeping                         W2b load  all tails (heads, receipts) again
  *         ring when it says so                       block in poll() only when nothing is there
  *
  * Either W1b sees the sleeper, or W2b sees the work: that needs store-load order, which release and
@@ -35,6 +35,7 @@
 #define FAB_WAITS_MESSAGES 1u /* records in an incoming lane */
 #define FAB_WAITS_ROOM 2u     /* room in an outgoing lane */
 #define FAB_WAITS_QUIET 4u    /* another process with nothing to do */
+#define FAB_WAITS_ARENA 8u    /* a loan from our arena that its reader is done with */
 #define FAB_SAFETY_NS 1000000000
 #define FAB_LATE_BELL_NS 100000000 /* a publisher that takes longer from its store to the bell was killed */
 

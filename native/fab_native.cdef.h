@@ -8,6 +8,7 @@
 #define FAB_WAITS_MESSAGES ...
 #define FAB_WAITS_ROOM ...
 #define FAB_WAITS_QUIET ...
+#define FAB_WAITS_ARENA ...
 #define FAB_AGENT_ALIVE ...
 #define FAB_AGENT_STOPPED ...
 #define FAB_AGENT_LOST ...
@@ -22,6 +23,7 @@ struct fab_header {
     uint64_t outbox_bytes;
     uint64_t journal_bytes;
     uint64_t arena_bytes;
+    uint64_t loans;
     uint64_t max_agents;
     uint64_t segment_bytes;
     uint64_t identity;
@@ -72,6 +74,10 @@ struct fab_lifeline {
 };
 
 struct fab_peer {
+    ...;
+};
+
+struct fab_arena {
     ...;
 };
 
@@ -145,6 +151,29 @@ uint32_t fab_partition(const uint16_t *slots, uint32_t count, uint32_t processes
                        uint32_t *starts);
 void fab_table_write(uint8_t *whole, const uint64_t *addresses, const uint16_t *slots, uint32_t count,
                      uint32_t state);
+
+/* arena: its owner */
+int fab_arena_open(struct fab_arena *arena, struct fab_peer *peer);
+void fab_arena_close(struct fab_arena *arena);
+int64_t fab_arena_take(struct fab_arena *arena, uint64_t bytes);
+void fab_arena_allow(struct fab_arena *arena, uint64_t fresh_bytes);
+uint64_t fab_arena_block_bytes(const struct fab_arena *arena, uint64_t offset);
+int64_t fab_arena_find(const struct fab_arena *arena, uint64_t offset);
+int fab_arena_retain(struct fab_arena *arena, uint64_t offset);
+int fab_arena_drop(struct fab_arena *arena, uint64_t offset);
+int64_t fab_arena_lend(struct fab_arena *arena, uint64_t offset, uint64_t at, uint64_t bytes,
+                       uint32_t reader);
+int fab_arena_unlend(struct fab_arena *arena, uint64_t loan);
+uint32_t fab_arena_reclaim(struct fab_arena *arena, uint32_t most);
+uint64_t fab_arena_trim(struct fab_arena *arena, uint64_t keep_bytes);
+void fab_arena_usage(const struct fab_arena *arena, uint64_t out[6]);
+uint64_t fab_arena_offset(const struct fab_header *header, uint32_t process);
+
+/* loans: their readers */
+int fab_loan_hold(struct fab_peer *peer, uint32_t owner, uint64_t loan, uint64_t offset, uint64_t bytes,
+                  uint64_t end);
+void fab_loan_done(struct fab_peer *peer, uint32_t owner, uint64_t loan);
+uint32_t fab_loan_adopt(struct fab_peer *peer);
 
 /* lifeline */
 int fab_lifeline_start(struct fab_lifeline *lifeline);

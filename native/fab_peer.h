@@ -15,6 +15,8 @@
 #include "fab_doorbell.h"
 #include "fab_segment.h"
 
+struct fab_arena; /* fab_arena.h */
+
 struct fab_peer {
     struct fab_header header; /* private copy: the one in the segment is never looked at again */
     const uint8_t *whole;     /* the segment, read-only */
@@ -26,6 +28,7 @@ struct fab_peer {
     int bell;
     int pollset; /* an epoll that watches the bell, edge-triggered; -1 for none */
     struct fab_spin spin;
+    struct fab_arena *arena;       /* what this process lends from; NULL for none */
     struct fab_producer outbox_in; /* worker: both ends of its outbox */
     struct fab_consumer outbox_out;
     struct fab_producer journal_in; /* worker: likewise; no capacity where there is none */

@@ -18,6 +18,8 @@
  *     then 2 lines      tail and head of the journal
  *     then P words      begun: how far each lane was handed to agents that take a message at most once
  *     then P words      handled: how far each lane is handled, where it is not committed that far
+ *     page-aligned      loans: one entry for each piece of our arena that somebody may read
+ *     page-aligned      receipts: for each process that lends, one for each of its loans
  *     page-aligned      data of the lanes, of the outbox, of the journal, the arena
  *
  * Lane l of a process leads to process l (data, l < P) or to process l - P (control). Lanes between
@@ -30,11 +32,12 @@
 #include "fab_ring.h"
 
 #define FAB_MAGIC UINT64_C(0x0063697262616673) /* "sfabric" */
-#define FAB_VERSION 2u
+#define FAB_VERSION 3u
 #define FAB_PAGE UINT64_C(4096)
 #define FAB_COUNTERS 128u
 #define FAB_PROCESSES_MAX 257u
 #define FAB_INTENT_WORDS 8u
+#define FAB_LOANS_MAX 65536u /* the index of a loan has 16 bits in struct fab_arena */
 
 /* Counters that the C core keeps itself, by index; fabric/counters.py names these and Python's own. */
 #define FAB_COUNT_RECEIVED 0
@@ -56,13 +59,14 @@ struct fab_header {
     uint64_t outbox_bytes;
     uint64_t journal_bytes; /* 0 for none */
     uint64_t arena_bytes;
+    uint64_t loans; /* that an arena may have out at a time; 0 where there is none */
     uint64_t max_agents;
     uint64_t segment_bytes;
     uint64_t identity; /* random: tells refs of this fabric from those of another */
 };
 static_assert(offsetof(struct fab_header, processes) == 12, "shared layout: processes");
-static_assert(offsetof(struct fab_header, segment_bytes) == 72, "shared layout: segment_bytes");
-static_assert(sizeof(struct fab_header) == 88, "shared layout: header size");
+static_assert(offsetof(struct fab_header, segment_bytes) == 80, "shared layout: segment_bytes");
+static_assert(sizeof(struct fab_header) == 96, "shared layout: header size");
 
 /* The words of a process that others, or its successor, read. */
 struct fab_words {
@@ -81,6 +85,22 @@ struct fab_counter_line {
     alignas(FAB_LINE) _Atomic(uint64_t) value;
 };
 static_assert(sizeof(struct fab_counter_line) == FAB_LINE, "one head or tail a line: one writer each");
+
+/* One loan, in the block of the process that lends: see fab_loan.h. */
+struct fab_loan {
+    _Atomic(uint64_t) state;  /* generation << 16 | reader + 1; 0 below the generation: free */
+    _Atomic(uint64_t) offset; /* in the arena */
+    _Atomic(uint64_t) bytes;
+    uint64_t spare;
+};
+static_assert(sizeof(struct fab_loan) == 32, "shared layout: loan");
+
+/* What a reader says of one loan, in the reader's block. */
+struct fab_receipt {
+    _Atomic(uint64_t) state; /* generation << 2 | FAB_HELD or FAB_DONE */
+    _Atomic(uint64_t) end;   /* counter of the lane behind the record that it came in */
+};
+static_assert(sizeof(struct fab_receipt) == 16, "shared layout: receipt");
 
 /* Bump one of our own counters: one writer, so no read-modify-write. Relaxed: nobody acts on it. */
 static inline void fab_count(struct fab_words *own, uint32_t counter, uint64_t by) {
@@ -123,9 +143,19 @@ static inline uint64_t fab_begun_offset(const struct fab_header *h) {
     return fab_journal_words_offset(h) + 2 * FAB_LINE;
 }
 
+static inline uint64_t fab_loans_offset(const struct fab_header *h) {
+    return fab_page_align(fab_begun_offset(h) + 2 * h->processes * sizeof(uint64_t));
+}
+
+/* Where a process keeps its receipts for what `owner` lent it; with owner = P where they end. */
+static inline uint64_t fab_receipts_offset(const struct fab_header *h, uint32_t owner) {
+    return fab_page_align(fab_loans_offset(h) + h->loans * sizeof(struct fab_loan)) +
+           owner * h->loans * sizeof(struct fab_receipt);
+}
+
 /* Offset in its block of the data of lane `lane`; with lane = 2 P that of the outbox. */
 static inline uint64_t fab_data_offset(const struct fab_header *h, uint32_t from, uint32_t lane) {
-    uint64_t at = fab_page_align(fab_begun_offset(h) + 2 * h->processes * sizeof(uint64_t));
+    uint64_t at = fab_page_align(fab_receipts_offset(h, h->processes));
     for (uint32_t l = 0; l < lane; l++)
         at += fab_lane_bytes(h, from, l);
     return at;
@@ -174,6 +204,8 @@ static inline int fab_header_check(const struct fab_header *h) {
     if (h->journal_bytes != 0 && !fab_is_lane_size(h->journal_bytes, FAB_PAGE))
         return -EINVAL;
     if (h->arena_bytes % FAB_PAGE != 0 || h->arena_bytes > (UINT64_C(1) << 44))
+        return -EINVAL;
+    if (h->loans > FAB_LOANS_MAX || (h->loans != 0 && h->arena_bytes == 0))
         return -EINVAL;
     return 0;
 }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fab_wait.h - one process waits: for messages, for room in a lane, for quiet. Spin a little, then sleep.
+ * fab_wait.h - one process waits: for messages, for room in a lane, for quiet, for what it lent. Spin a little,
+ * then sleep.
  *
  *   has_reason? -> spin -> arm: W2a sleeping = why, W2b look again -> block on the bell -> disarm
  */
 #ifndef FAB_WAIT_H
 #define FAB_WAIT_H
 
-#include "fab_peer.h"
+#include "fab_arena.h"
 
 #include <sched.h>
 #include <sys/epoll.h>
@@ -23,13 +24,16 @@ static inline int fab_peer_look_again(struct fab_peer *s, uint32_t reasons) {
     }
     if ((reasons & FAB_WAITS_ROOM) != 0 && fab_peer_room_came(s))
         return 1;
+    if ((reasons & FAB_WAITS_ARENA) != 0 && fab_arena_returned(s->arena))
+        return 1;
     return (reasons & FAB_WAITS_QUIET) != 0 && fab_peer_quiet(s);
 }
 
 /* Is there something to do, for one who waits for these reasons? Cheap; for spinning. */
 static inline int fab_peer_has_reason(struct fab_peer *s, uint32_t reasons) {
     return ((reasons & FAB_WAITS_MESSAGES) != 0 && fab_peer_ready(s)) ||
-           ((reasons & FAB_WAITS_ROOM) != 0 && fab_peer_room_came(s));
+           ((reasons & FAB_WAITS_ROOM) != 0 && fab_peer_room_came(s)) ||
+           ((reasons & FAB_WAITS_ARENA) != 0 && fab_arena_returned(s->arena));
 }
 
 /* How many processes of the fabric are awake; a hint for the spin. */

@@ -27,6 +27,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ),
     ("fabric._native",),
     ("fabric.ring",),
+    ("fabric.lending",),
     ("fabric.segment", "fabric.codec", "fabric.wire", "fabric.statistics"),
     ("fabric.channel", "fabric.arena"),
     (

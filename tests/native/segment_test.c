@@ -36,6 +36,9 @@ static void add_block(struct regions *r, const struct fab_header *h, uint32_t p)
     add(r, block + fab_outbox_words_offset(h), 2 * FAB_LINE, p);
     add(r, block + fab_journal_words_offset(h), 2 * FAB_LINE, p);
     add(r, block + fab_begun_offset(h), 2 * h->processes * sizeof(uint64_t), p);
+    add(r, block + fab_loans_offset(h), h->loans * sizeof(struct fab_loan), p);
+    for (uint32_t owner = 0; owner < h->processes; owner++)
+        add(r, block + fab_receipts_offset(h, owner), h->loans * sizeof(struct fab_receipt), p);
     add(r, block + fab_outbox_offset(h, p), p == 0 ? 0 : h->outbox_bytes, p);
     add(r, block + fab_journal_offset(h, p), p == 0 ? 0 : h->journal_bytes, p);
     add(r, block + fab_arena_offset(h, p), h->arena_bytes, p);
@@ -76,6 +79,7 @@ static struct fab_header sizes(void) {
                                .outbox_bytes = 16384,
                                .journal_bytes = 32768,
                                .arena_bytes = 40960,
+                               .loans = 100,
                                .max_agents = 1000};
 }
 
@@ -92,10 +96,11 @@ static void regions_never_overlap_and_are_ordered_by_writer(void) {
         h.lane_bytes = h.peer_lane_bytes = h.control_lane_bytes = h.outbox_bytes = h.journal_bytes =
             UINT64_C(1) << 31;
         h.arena_bytes = UINT64_C(1) << 44;
+        h.loans = FAB_LOANS_MAX;
         check_layout(r, h);
         h.lane_bytes = h.peer_lane_bytes = h.control_lane_bytes = h.outbox_bytes = FAB_PAGE;
         h.journal_bytes = 0;
-        h.arena_bytes = 0;
+        h.arena_bytes = h.loans = 0;
         check_layout(r, h);
     }
     free(r);
@@ -151,14 +156,24 @@ static void sizes_that_cannot_be_are_refused(void) {
     const uint32_t processes[] = {0, 1, FAB_PROCESSES_MAX + 1, UINT32_MAX};
     const uint64_t arenas[] = {1, 4095, (UINT64_C(1) << 44) + FAB_PAGE, UINT64_MAX};
     const uint64_t agents[] = {0, (UINT64_C(1) << 32) + 1, UINT64_C(1) << 63, UINT64_MAX};
+    const uint64_t loans[] = {FAB_LOANS_MAX + 1, UINT64_C(1) << 32, UINT64_C(1) << 63, UINT64_MAX};
     for (int i = 0; i < 4; i++) {
-        struct fab_header h[3] = {sizes(), sizes(), sizes()};
+        struct fab_header h[4] = {sizes(), sizes(), sizes(), sizes()};
         h[0].processes = processes[i];
         h[1].arena_bytes = arenas[i];
         h[2].max_agents = agents[i];
-        for (int size = 0; size < 3; size++)
+        h[3].loans = loans[i];
+        for (int size = 0; size < 4; size++)
             refuse(h[size]);
     }
+}
+
+static void loans_without_an_arena_are_refused(void) {
+    struct fab_header h = sizes();
+    h.arena_bytes = 0;
+    refuse(h);
+    h.loans = 0;
+    CHECK_EQ(fab_header_init(&h), 0);
 }
 
 static void a_table_word_tells_the_slot_of_the_living_only(void) {
@@ -238,6 +253,7 @@ static const struct check_test tests[] = {
     TEST(lanes_exist_where_they_are_used_and_alike_in_both_directions),
     TEST(a_header_that_is_not_ours_is_refused),
     TEST(sizes_that_cannot_be_are_refused),
+    TEST(loans_without_an_arena_are_refused),
     TEST(a_table_word_tells_the_slot_of_the_living_only),
     TEST(a_slot_that_is_no_process_hosts_nobody),
     TEST(every_lane_leads_from_its_producer_to_its_consumer),

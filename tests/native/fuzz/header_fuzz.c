@@ -12,7 +12,8 @@ static void check_layout(const struct fab_header *h) {
         CHECK(block >= end && block % FAB_PAGE == 0);
         CHECK(fab_heads_offset() >= sizeof(struct fab_words) && fab_tails_offset(h) > fab_heads_offset());
         uint64_t at = fab_data_offset(h, p, 0);
-        CHECK(at >= words);
+        CHECK(at >= words && fab_loans_offset(h) >= words && fab_receipts_offset(h, h->processes) <= at);
+        CHECK(fab_receipts_offset(h, 0) >= fab_loans_offset(h) + h->loans * sizeof(struct fab_loan));
         for (uint32_t lane = 0; lane < 2 * h->processes; lane += step) {
             CHECK(fab_data_offset(h, p, lane) >= at);
             at = fab_data_offset(h, p, lane) + fab_lane_bytes(h, p, lane);
