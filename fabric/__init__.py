@@ -35,6 +35,7 @@ _HOME = {
     "LayoutError": "fabric.errors",
     "MessageTooLargeError": "fabric.errors",
     "PoisonMessageError": "fabric.errors",
+    "Shared": "fabric.loans",
     "SpawnError": "fabric.errors",
     "Statistics": "fabric.statistics",
     "Wave": "fabric.waves",

@@ -6,6 +6,7 @@
 Nothing here waits. What does not fit is said by False, and waiting is the business of those above.
 """
 
+import contextlib
 import struct
 import threading
 import time
@@ -14,10 +15,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fabric.codec import Codec, Encoded, Undecodable, decode_order
-from fabric.errors import FabricError
-from fabric.messages import COORDINATOR, CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, DROPPED, MESSAGE, MIXED, ORDER, RAW
+from fabric.errors import EncodingError, FabricError
+from fabric.messages import COORDINATOR, CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, DROPPED, LENT, MESSAGE, MIXED, ORDER, RAW
+from fabric.parcel import Data, Parcel, unpack
 from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer
 from fabric.segment import Segment
+from fabric.views import Views
 
 _ALIGN = 16
 _VARIES = 0xFFFFFFFF
@@ -36,14 +39,23 @@ class Sender:
         self._sender = sender
         self.lock = threading.Lock()
 
-    def send_one(self, meta: int, target: int, correlation: int, body: bytes, sender: int = 0) -> bool:
+    def send_one(self, meta: int, target: int, correlation: int, body: Data, sender: int = 0) -> bool:
         """Send one encoded body. False: the lane is full.
 
         Raises:
             MessageTooLargeError: the body is over the lane's limit.
         """
+        if isinstance(body, Parcel):
+            return self._send_parcel(meta, target, correlation, body, sender)
         with self.lock:
             return self._peer.send(self._lane, meta, target, sender, correlation, body)
+
+    def _send_parcel(self, meta: int, target: int, correlation: int, parcel: Parcel, sender: int) -> bool:
+        with self.lock:
+            sent = self._peer.send(self._lane, meta, target, sender, correlation, parcel.lend(self._lane))
+        if sent:
+            parcel.sent()
+        return sent
 
     def put(self, batch: Batch, most_bytes: int = 2**62) -> bool:
         """Send what fits of a batch while fewer than `most_bytes` are in flight. True: all of it is in."""
@@ -80,8 +92,10 @@ class LoneSender(Sender):
 
     __slots__ = ()
 
-    def send_one(self, meta: int, target: int, correlation: int, body: bytes, sender: int = 0) -> bool:
+    def send_one(self, meta: int, target: int, correlation: int, body: Data, sender: int = 0) -> bool:
         """See Sender."""
+        if isinstance(body, Parcel):
+            return self._send_parcel(meta, target, correlation, body, sender)
         return self._peer.send(self._lane, meta, target, sender, correlation, body)
 
 
@@ -99,6 +113,7 @@ def make_batch(kind: int, encoded: Encoded, targets: "array[int] | int", count: 
     """Make a batch of encoded bodies for these targets; correlation ids are added by the caller."""
     encoding = 0 if encoded.encoding == MIXED else encoded.encoding
     batch = Batch(kind | encoding << 16, sender, count).bodies(encoded.blob, encoded.sizes, encoded.encodings)
+    batch.parcels = encoded.parcels
     return batch.target(targets) if isinstance(targets, int) else batch.targets(targets)
 
 
@@ -117,6 +132,7 @@ class Received:
         "flags",  # of all records, or-ed
         "kind",  # what to do with them: see fabric.messages
         "lane",
+        "lent",  # did parts of some body lie in an arena?
         "more",  # is there something else to read?
         "sender",  # of the first
         "sent_at",  # of the first, ns on the monotonic clock
@@ -133,7 +149,7 @@ class Received:
     def __init__(self, lane: int, columns: Columns) -> None:
         self.lane = lane
         self._columns = columns
-        self.undecodable = False
+        self.undecodable = self.lent = False
         (
             self.count,
             self.kind,
@@ -184,9 +200,15 @@ class Receiver:
         self._cutters: dict[int, struct.Struct] = {}
         self._done_lane = -1
         self._done_end = 0
+        self._views: Views | None = None
+        self._unsettled: list[Any] = []
         self.cursor: Any = None  # a worker's: what it has in hand, for the supervisor; decoding may kill too
         self.careful = False  # say so of each body of a batch, not of the batch as a whole
         self.skips: set[tuple[int, int]] = set()  # (lane, counter) of records whose bodies are not to be decoded
+
+    def borrow(self, views: Views) -> None:
+        """Take what is lent to this process through these."""
+        self._views, self._unsettled = views, views.unsettled
 
     def receive(self, most: int = BATCH_MAX) -> Received | None:
         """Return the next run of records, or None when all lanes are empty.
@@ -195,6 +217,8 @@ class Receiver:
         is a codec.Undecodable. Bytes that cannot be records come as a run of kind DROPPED with none in it,
         which is to be committed like any other: its producer wants the room back.
         """
+        if self._unsettled:
+            self._settle()
         try:
             lane = self._peer.receive(most, self._columns, self._done_lane, self._done_end)
             self._done_lane = -1
@@ -205,6 +229,8 @@ class Receiver:
 
     def await_next(self, reasons: int, seconds: float | None, most: int = BATCH_MAX) -> Received | None:
         """Do as `receive`, and wait first if nothing is there: for one of these reasons, at most a second."""
+        if self._unsettled:
+            self._settle()
         try:
             lane = self._peer.await_next(reasons, seconds, most, self._columns, self._done_lane, self._done_end)
             self._done_lane = -1
@@ -216,6 +242,12 @@ class Receiver:
         if lane == EINTR:
             time.sleep(0)  # let Python run the signal's handler
         return None
+
+    def _settle(self) -> None:
+        """Give back what was not looked at any more before its record was committed."""
+        self.commit_now()
+        if self._views is not None:
+            self._views.settle()
 
     def _rewind(self) -> None:
         """Let the next `receive` begin where this one, which was interrupted, began."""
@@ -247,8 +279,10 @@ class Receiver:
             self._done_lane = -1
 
     def close(self) -> None:
-        """Let go of the lanes."""
+        """Let go of the lanes, and of what is lent and not looked at."""
         self._data.clear()
+        if self._views is not None:
+            self._views.close()
 
     def _decode(self, received: Received) -> None:
         lane, encoding = received.lane, received.encoding
@@ -270,26 +304,51 @@ class Receiver:
                 received.bodies = list(self._decoded_carefully(received, parts))
                 received.undecodable = Undecodable in map(type, received.bodies)
                 return
-        if encoding == ORDER and lane % self._peer.processes == COORDINATOR and self._peer.process != COORDINATOR:
+        if encoding & (LENT | MIXED):
+            self._decode_each(received, parts)
+        elif encoding == ORDER and lane % self._peer.processes == COORDINATOR and self._peer.process != COORDINATOR:
             received.bodies = [decode_order(part) for part in parts]
-        elif encoding != MIXED:
-            received.bodies = self._codec.decode_many(encoding, parts)
         else:
-            decode = self._codec.decode_or_mark
-            encodings = self._columns.encodings(received.count)
-            received.bodies = [decode(kind, part) for kind, part in zip(encodings, parts, strict=True)]
+            received.bodies = self._codec.decode_many(encoding, parts)
         received.undecodable = Undecodable in map(type, received.bodies)
+
+    def _decode_each(self, received: Received, parts: list[bytes]) -> None:
+        """Decode bodies of several encodings, or some of which are lent."""
+        pairs = enumerate(zip(self._encodings(received), parts, strict=True))
+        received.bodies = [self._body(received, index, encoding, part) for index, (encoding, part) in pairs]
+
+    def _encodings(self, received: Received) -> Sequence[int]:
+        mixed = received.encoding == MIXED
+        return self._columns.encodings(received.count) if mixed else [received.encoding] * received.count
+
+    def _body(self, received: Received, index: int, encoding: int, part: bytes) -> Any:
+        """Decode one body, lent or not."""
+        if not encoding & LENT:
+            return self._codec.decode_or_mark(encoding, part)
+        received.lent = True
+        lane, end = received.lane, received.end_of(index + 1)
+        foreign = encoding == ORDER | LENT and (lane != COORDINATOR or self._peer.process == COORDINATOR)
+        if self._views is None or foreign or lane >= self._peer.processes:
+            return Undecodable(EncodingError("a message lies in an arena, and nobody may lend it to us"))
+        views = self._views
+        return self._codec.decode_lent(encoding & ~LENT, part, lambda entries: views.take(lane, entries, end))
 
     def _decoded_carefully(self, received: Received, parts: list[bytes]) -> Iterator[Any]:
         """Decode one body after the other, and say which; None for those to be skipped, which others see to."""
-        mixed = received.encoding == MIXED
-        encodings = self._columns.encodings(received.count) if mixed else [received.encoding] * received.count
         begin = received.end - received.bytes
-        for index, (encoding, part) in enumerate(zip(encodings, parts, strict=True), 1):
+        for index, (encoding, part) in enumerate(zip(self._encodings(received), parts, strict=True)):
             skipped = (received.lane, begin) in self.skips
-            self.cursor[0] = index
-            yield None if skipped else self._codec.decode_or_mark(encoding, part)
-            begin = received.end_of(index)
+            self.cursor[0] = index + 1
+            if skipped:
+                self._give_back(received, index, encoding, part)
+            yield None if skipped else self._body(received, index, encoding, part)
+            begin = received.end_of(index + 1)
+
+    def _give_back(self, received: Received, index: int, encoding: int, part: bytes) -> None:
+        """Give back what is lent to a message that is not to be decoded."""
+        if encoding & LENT and self._views is not None:
+            with contextlib.suppress(EncodingError):
+                self._views.take(received.lane, unpack(part)[0], received.end_of(index + 1))
 
     def _parts(self, data: memoryview, received: Received) -> list[bytes]:
         """Copy the bodies out of the lane."""

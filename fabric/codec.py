@@ -1,36 +1,36 @@
 """Turn bodies into bytes and back: raw bytes as they are, arrays as header and data, the rest by pickle or JSON.
 
-One codec a process; it holds what the fabric allows, and no state. What names `__main__` (or cannot be
+One codec a process; it holds what the fabric allows. With an arena, large bodies and the large buffers in
+them are written there, once, and a Parcel stands for their bytes (fabric.large). What names `__main__` (or cannot be
 pickled by reference) goes by cloudpickle, by value, since workers do not import the user's `__main__`.
 Nothing is unpickled where pickles are not allowed, and RAW, JSON and NDARRAY never are.
 """
 
-import functools
 import itertools
 import json
 import pickle
-import struct
-import sys
 import traceback as tracebacks
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from fabric.arrays import array_head, array_of, description, is_fortran, load_array, ndarray_type
 from fabric.errors import (
     AgentError,
     AgentNotFoundError,
+    BackpressureError,
     EncodingError,
     FabricError,
     MessageTooLargeError,
     PoisonMessageError,
     WorkerLostError,
 )
-from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, PICKLE, RAW, ErrorInfo, show
+from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW, ErrorInfo, show
+from fabric.parcel import Data, Entry, Parcel, lend_all, unpack
 
 _STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class or function
-_ARRAY_HEAD = struct.Struct("<BBHI")  # dimensions, Fortran order, 0, bytes of the dtype's description
-_ARRAY_ALIGN = 16
 _MOST_BYTES = 2**32 - 1  # that a size in a batch can say
+_NEVER = 2**63
 _OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo}
 _CRASHES = (Exception, SystemExit)  # what a user's code may end with; Ctrl-C is not its doing, and goes through
 _TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
@@ -43,6 +43,17 @@ class Encoded(NamedTuple):
     encodings: bytes | None
     sizes: "array[int] | int"
     blob: bytes
+    parcels: dict[int, Parcel] | None = None  # those of the bodies that are lent, by index
+
+
+class Large(Protocol):
+    """The part of fabric.large.Large that a codec needs."""
+
+    @property
+    def expected(self) -> bool: ...
+    def encode(self, body: Any, json: bool | None) -> tuple[int, Data]: ...
+    def whole(self, encoding: int, data: bytes) -> tuple[int, Data]: ...
+    def size_of(self, body: Any) -> int: ...
 
 
 class Codec:
@@ -56,27 +67,64 @@ class Codec:
         self._json = encoding == "json"
         if self._json:
             import orjson  # noqa: F401 - 5 ms, and the others need not pay it
+        self._large: Large | None = None
+        self._lend_from = _NEVER  # bytes from which on a body, or a buffer in it, goes through the arena
         self._decoders: dict[int, Callable[[bytes], Any]] = {
             PICKLE: pickle.loads if allow_pickle else _refuse_pickle,
             JSON: _load_json,
-            NDARRAY: _load_array,
+            NDARRAY: load_array,
             NONE: _load_none,
             ERROR: _load_error,
         }
 
-    def encode(self, body: Any, json: bool | None = None) -> tuple[int, bytes]:
-        """Return (encoding, bytes) of one body. `json` overrides the fabric's choice.
+    def lend(self, large: Large, threshold: int) -> None:
+        """Have bodies of `threshold` bytes or more encoded by `large` from now on."""
+        self._large = large
+        self._lend_from = threshold
+
+    def encode(self, body: Any, json: bool | None = None) -> tuple[int, Data]:
+        """Return (encoding, bytes) of one body, or a Parcel of it. `json` overrides the fabric's choice.
 
         Raises:
             EncodingError: the body cannot be encoded, or only by a pickle and those are not allowed.
+            BackpressureError: it goes through the arena, which is full.
+        """
+        if type(body) is bytes and len(body) < self._lend_from:
+            return RAW, body
+        if self._large is None:
+            return self.encode_inline(body, json)
+        return self._large.encode(body, json)
+
+    def large_bytes(self, body: Any) -> int:
+        """Return about how many bytes a body has that goes through the arena; 0 for one that does not."""
+        large = self._large
+        if large is None:
+            return 0
+        kind = type(body)
+        size: int = len(body) if kind is bytes else body.nbytes if kind is ndarray_type() else 0
+        if size == 0 and kind not in _OWN_ENCODINGS:
+            size = large.size_of(body)
+        return size if size >= self._lend_from else 0
+
+    def dress(self, encoding: int, data: bytes) -> tuple[int, Data]:
+        """Put what is encoded already into the arena, if it is large."""
+        if len(data) < self._lend_from or self._large is None:
+            return encoding, data
+        return self._large.whole(encoding, data)
+
+    def encode_inline(self, body: Any, json: bool | None = None, out: "Buffers | None" = None) -> tuple[int, bytes]:
+        """Return (encoding, bytes) of one body, but for the large buffers in a pickle that `out` takes.
+
+        Raises:
+            EncodingError: as for `encode`.
         """
         kind = type(body)
         if kind is bytes:
             return RAW, body
         if body is None:
             return NONE, b""
-        if kind is _ndarray() and (described := _description(body.dtype)) is not None:
-            return NDARRAY, _dump_array(body, described)
+        if kind is ndarray_type() and (described := description(body.dtype)) is not None:
+            return NDARRAY, array_head(body, described) + body.tobytes(order="F" if is_fortran(body) else "C")
         if kind is ErrorInfo:
             return ERROR, _dump_error(body)
         if self._json if json is None else json:
@@ -86,51 +134,57 @@ class Codec:
                 f"a body of type {kind.__name__} needs a pickle, and this fabric has allow_pickle=False; "
                 'send bytes, a numpy array, or what JSON can say (encoding="json")'
             )
-        return PICKLE, dump_pickle(body)
+        return PICKLE, dump_pickle(body, out)
 
     def encode_many(
-        self, bodies: Sequence[Any], json: bool | None = None, number: Callable[[int], int] = int
+        self,
+        bodies: Sequence[Any],
+        json: bool | None = None,
+        number: Callable[[int], int] = int,
+        reader: int = -1,
     ) -> Encoded:
-        """Encode a batch.
+        """Encode a batch for one process: `reader` is who gets what is lent.
 
         Raises:
             EncodingError: as for `encode`; the message names the body, by what `number` makes of its index.
         """
         kinds = set(map(type, bodies))
-        if kinds == {bytes}:
-            return joined(RAW, None, bodies)
+        if kinds == {bytes} and (encoded := joined_below(self._lend_from, RAW, bodies)) is not None:
+            return encoded
         if kinds == {type(None)}:
             return Encoded(NONE, None, 0, b"")
         if self.allow_pickle and not (self._json if json is None else json) and kinds.isdisjoint(_not_pickled()):
-            pickled = _pickle_many(bodies)
+            large = self._large
+            pickled = _pickle_many(bodies, self._lend_from) if large is None or not large.expected else None
             if pickled is not None:
                 return pickled
-        pairs = []
+        pairs: list[tuple[int, Data]] = []
         try:
             for body in bodies:
                 pairs.append(self.encode(body, json))
         except EncodingError as error:
             raise EncodingError(f"body {number(len(pairs)):,}: {error}") from error.__cause__
-        encodings, blobs = zip(*pairs, strict=True)
+        encodings = [encoding for encoding, _ in pairs]
+        blobs, parcels = lend_all([data for _, data in pairs], reader)
         if len(set(encodings)) == 1:
-            return joined(encodings[0], None, blobs)
-        return joined(MIXED, bytes(encodings), blobs)
+            return joined(encodings[0], None, blobs)._replace(parcels=parcels)
+        return joined(MIXED, bytes(encodings), blobs)._replace(parcels=parcels)
 
-    def encode_answer(self, answer: Any) -> tuple[int, bytes]:
+    def encode_answer(self, answer: Any) -> tuple[int, Data]:
         """Encode the answer to an order: plain data, so that it goes without pickles where those are refused."""
         return self.encode(answer, json=not self.allow_pickle)
 
-    def encode_replies(self, bodies: Sequence[Any], json: bool | None = None) -> Encoded:
+    def encode_replies(self, bodies: Sequence[Any], json: bool | None = None, reader: int = -1) -> Encoded:
         """Encode a batch of replies: one that cannot be encoded becomes an error, the others go."""
         try:
-            return self.encode_many(bodies, json)
+            return self.encode_many(bodies, json, reader=reader)
         except EncodingError:
-            return self.encode_many([self._sendable(body, json) for body in bodies], json)
+            return self.encode_many([self._sendable(body, json) for body in bodies], json, reader=reader)
 
     def _sendable(self, body: Any, json: bool | None) -> Any:
         try:
             self.encode(body, json)
-        except EncodingError as error:
+        except (EncodingError, BackpressureError) as error:
             return refusal(EncodingError(f"the reply of type {type(body).__name__} cannot be sent: {error}"))
         return body
 
@@ -165,6 +219,27 @@ class Codec:
             except _CRASHES:  # find out which, below
                 pass
         return [self.decode_or_mark(encoding, part) for part in parts]
+
+    def decode_lent(self, encoding: int, body: bytes, take: Callable[[list[Entry]], list[memoryview]]) -> Any:
+        """Decode a body with parts in an arena, which `take` gives; an Undecodable where that fails."""
+        try:
+            entries, whole, rest = unpack(body)
+            parts = take(entries)
+            if whole:
+                rest = parts.pop(0)
+            if encoding == RAW:
+                return rest.tobytes()
+            if encoding == ORDER:
+                return decode_order(rest.tobytes())
+            if encoding == NDARRAY and parts:
+                return array_of(rest, parts[0])
+            if encoding == PICKLE and self.allow_pickle:
+                return pickle.loads(rest, buffers=parts)
+            return self.decode(encoding, rest.tobytes())
+        except EncodingError as error:
+            return Undecodable(error)
+        except _CRASHES as error:
+            return Undecodable(EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}"))
 
     def decode_or_mark(self, encoding: int, data: bytes) -> Any:
         """Decode one body; an Undecodable where that fails."""
@@ -247,47 +322,62 @@ def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
     return error
 
 
-def dump_pickle(body: Any) -> bytes:
-    """Pickle; by value what lives in `__main__` or has no importable name.
+class Buffers(Protocol):
+    """Takes buffers out of a pickle: what pickle calls a buffer_callback."""
+
+    def __call__(self, buffer: pickle.PickleBuffer, /) -> bool: ...
+    def clear(self) -> None: ...
+
+
+def dump_pickle(body: Any, out: Buffers | None = None) -> bytes:
+    """Pickle; by value what lives in `__main__` or has no importable name. `out` may take large buffers.
 
     Raises:
         EncodingError: neither pickle nor cloudpickle can do it.
     """
     try:
-        data = pickle.dumps(body, 5)
+        data = pickle.dumps(body, 5, buffer_callback=out)
         if _STACK_GLOBAL not in data or b"__main__" not in data:
             return data
     except _CRASHES:  # a lambda, a local class, or what cannot be pickled at all: cloudpickle knows
         pass
     import cloudpickle  # 20 ms, and most fabrics never need it
 
+    if out is not None:
+        out.clear()
     try:
-        return bytes(cloudpickle.dumps(body, 5))
+        return bytes(cloudpickle.dumps(body, 5, buffer_callback=out))
     except _CRASHES as error:
         raise EncodingError(f"{type(body).__name__} cannot be pickled: {type(error).__name__}: {error}") from error
 
 
-def _pickle_many(bodies: Sequence[Any]) -> Encoded | None:
-    """Pickle a batch in one go. None: some body needs `dump_pickle`, which knows what to do or to say."""
+def _pickle_many(bodies: Sequence[Any], below: int) -> Encoded | None:
+    """Pickle a batch in one go. None: some body needs `dump_pickle`, or has so many bytes that it is to be lent."""
     try:
         blobs = list(map(pickle.dumps, bodies, itertools.repeat(5)))
     except _CRASHES:
         return None
     if len(blobs) < len(bodies):  # a StopIteration of a class's own code ends the map without a word
         return None
-    encoded = joined(PICKLE, None, blobs)
+    encoded = joined_below(below, PICKLE, blobs)
+    if encoded is None:
+        return None
     return None if _STACK_GLOBAL in encoded.blob and b"__main__" in encoded.blob else encoded
 
 
 def _not_pickled() -> set[Any]:
     """Return the types that have encodings of their own."""
-    ndarray = _ndarray()
+    ndarray = ndarray_type()
     return _OWN_ENCODINGS if ndarray is None else _OWN_ENCODINGS | {ndarray}
 
 
-def _ndarray() -> type | None:
-    """Return the class of arrays; None before numpy is there, or while another thread is still importing it."""
-    return getattr(sys.modules.get("numpy"), "ndarray", None)
+def joined_below(limit: int, encoding: int, blobs: Sequence[bytes]) -> Encoded | None:
+    """Lay bodies of one encoding behind one another; None when one has `limit` bytes or more."""
+    sizes = list(map(len, blobs))
+    most = max(sizes)
+    if most >= limit:
+        return None
+    return Encoded(encoding, None, most if min(sizes) == most else array("I", sizes), b"".join(blobs))
 
 
 def joined(encoding: int, encodings: bytes | None, blobs: Sequence[bytes]) -> Encoded:
@@ -356,55 +446,3 @@ def _load_json(data: bytes) -> Any:
     import orjson
 
     return orjson.loads(data)
-
-
-@functools.lru_cache(maxsize=256)
-def _description(dtype: Any) -> bytes | None:
-    """Describe a dtype in text. None where a text cannot say it: arrays of it go by pickle."""
-    import numpy
-
-    if dtype.hasobject or dtype.itemsize == 0:
-        return None
-    try:
-        text = dtype.str if dtype.names is None else repr(numpy.lib.format.dtype_to_descr(dtype))
-        returned = _described(text)
-        return text.encode() if returned == dtype and returned.type is dtype.type else None
-    except Exception:  # fields that overlap, or are out of order
-        return None
-
-
-def _described(text: str) -> Any:
-    """Return the dtype that a text describes."""
-    import ast
-
-    import numpy
-
-    if text.startswith(("[", "(", "{")):
-        return numpy.lib.format.descr_to_dtype(ast.literal_eval(text))
-    return numpy.dtype(text)
-
-
-def _dump_array(body: Any, described: bytes) -> bytes:
-    """Lay out an array: head, shape, description of the dtype, padding, data in the order it has."""
-    fortran = body.flags.f_contiguous and not body.flags.c_contiguous
-    head = _ARRAY_HEAD.pack(body.ndim, fortran, 0, len(described))
-    head += struct.pack(f"<{body.ndim}q", *body.shape) + described
-    data: bytes = body.tobytes(order="F" if fortran else "C")
-    return head + bytes(-len(head) % _ARRAY_ALIGN) + data
-
-
-def _load_array(data: bytes) -> Any:
-    """Rebuild an array in memory of its own, writable."""
-    import numpy
-
-    dimensions, fortran, _, length = _ARRAY_HEAD.unpack_from(data)
-    shape = struct.unpack_from(f"<{dimensions}q", data, _ARRAY_HEAD.size)
-    start = _ARRAY_HEAD.size + 8 * dimensions
-    dtype = _described(data[start : start + length].decode())
-    if dtype.hasobject:
-        raise EncodingError("an array of objects arrived as raw data: that would be read as addresses")
-    if min(shape, default=0) < 0:
-        raise EncodingError(f"an array of shape {shape} cannot be")
-    start += length + -(start + length) % _ARRAY_ALIGN
-    flat = numpy.frombuffer(bytearray(memoryview(data)[start:]), dtype=dtype)
-    return flat.reshape(shape, order="F" if fortran else "C")

@@ -41,6 +41,8 @@ class FabricConfig:
     outbox_bytes: int = 8 * _MIB  # what a worker's handlers sent and no lane had room for, a power of two
     journal_bytes: int = 16 * _MIB  # a worker's snapshots, and messages since; a power of two
     arena_bytes: int = 1024 * _MIB  # payloads too large for a lane, whole pages; 0 for none
+    arena_threshold: int = 32 * _KIB  # bodies, and buffers in them, go through the arena from this size on
+    arena_timeout: float = 30.0  # how long a sender that may wait waits for room in its arena
     max_agents: int = 2**21
 
     # Pace.
@@ -234,6 +236,8 @@ _CHECKS: dict[str, _Check] = {
     "outbox_bytes": _power_of_two(64 * _KIB),
     "journal_bytes": _power_of_two(64 * _KIB),
     "arena_bytes": _PAGES,
+    "arena_threshold": _whole(_PAGE_BYTES),
+    "arena_timeout": _seconds(zero=True),
     "max_agents": _whole(1, 2**31),
     "batch_size": _whole(1, 1024),
     "spin_us": _seconds(zero=True),

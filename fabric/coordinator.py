@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from fabric import counters
-from fabric.admission import admit_lanes
+from fabric.admission import admit_lanes, available_bytes
 from fabric.agent import Agent, AgentGroup, AgentRef, register_messenger
 from fabric.channel import Receiver
 from fabric.codec import Codec, Undecodable, describe
@@ -27,6 +27,7 @@ from fabric.directory import Directory
 from fabric.errors import ClosedError, FabricError, advice
 from fabric.messages import COORDINATOR, DeadLetter
 from fabric.messenger import CoordinatorMessenger
+from fabric.payloads import open_arena
 from fabric.pending import deadline_of
 from fabric.postmortem import count_messages
 from fabric.replies import Replies
@@ -104,11 +105,15 @@ class Fabric(CoordinatorMessenger):
         codec = Codec(self.config.encoding, self.config.allow_pickle)
         serve = weakref.WeakMethod(self._serve)  # threads hold what follows, and must not keep an unused fabric
         self._unasked = Unasked(self.config.allow_pickle, on_error, lambda *request: _call(serve, *request))
-        self._replies = Replies(self._peer, Receiver(self._segment, self._peer, codec), self._unasked.take)
+        receiver = Receiver(self._segment, self._peer, codec)
+        self._arena = open_arena(self._segment, self._peer, codec, receiver, self.config, available_bytes)
+        self._replies = Replies(self._peer, receiver, self._unasked.take)
         self._unasked.later = self._replies.run_later
         self._unasked.aside = _run_aside
         handled_of = functools.partial(self._segment.handled_of, lane=COORDINATOR)
         self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing, handled_of)
+        if self._arena is not None:
+            self._switchboard.lend_from(self._arena)
         self._directory = Directory(self._peer, self.config.max_agents)
         self._supervisor = Supervisor(self.config, self._segment, self._switchboard, self._directory, self._unasked)
         self._spawner = Spawner(self._switchboard, self._directory, self)
@@ -342,6 +347,8 @@ class Fabric(CoordinatorMessenger):
             self._say_what_is_dropped()
             self._switchboard.close(_CLOSED)
             self._replies.close(ClosedError(_CLOSED))
+            if self._arena is not None:
+                self._arena.close()
             self._peer.close()
             self._supervisor.crew.close_descriptors()  # not before: their numbers are soon somebody else's
             self._segment.close()

@@ -315,13 +315,13 @@ class Turns:
                     raise order.error  # codec.Undecodable
             except Exception as error:
                 answer = host.describe(error, COORDINATOR)
-            reply = self.codec.encode_answer(answer)
+            reply = self.codec.encode_inline(answer, not self.codec.allow_pickle)
             self._to_coordinator(REPLY, COORDINATOR, COORDINATOR, record.correlation, reply)
 
     def _publish(self, host: InlineHost) -> None:
         failures, host.failures = host.failures, []
         for address, sender, info in failures:
-            self._to_coordinator(FAILURE, sender, address, 0, self.codec.encode(info))
+            self._to_coordinator(FAILURE, sender, address, 0, self.codec.encode_inline(info))
         host.finished.clear()
         host.counters[count.ERRORS] = host.errors
 

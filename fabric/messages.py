@@ -34,6 +34,7 @@ NDARRAY = 4
 NONE = 5
 ERROR = 6
 ORDER = 7  # a pickle of the coordinator's own; read nowhere but in a worker, from the coordinator's lane
+LENT = 0x80  # added to one of these: parts of the body lie in the sender's arena (fabric.parcel)
 MIXED = 256  # in columns: the records differ
 ENCODINGS = {RAW: "raw", PICKLE: "pickle", JSON: "json", NDARRAY: "ndarray", NONE: "none", ERROR: "error"}
 

@@ -3,12 +3,15 @@
 from array import array
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Any
 
 from fabric.agent import AgentGroup, AgentRef, addresses_of
+from fabric.arena import Arena
 from fabric.channel import as_sequence
 from fabric.config import FabricConfig
 from fabric.errors import BackpressureError, FabricError
+from fabric.loans import Shared, loan, share
 from fabric.pending import Promise, deadline_of, settle
 from fabric.replies import Replies
 from fabric.spawning import Spawner
@@ -23,6 +26,7 @@ class CoordinatorMessenger:
     _switchboard: Switchboard
     _replies: Replies
     _spawner: Spawner
+    _arena: Arena | None = None
 
     def ask_many(
         self,
@@ -77,6 +81,29 @@ class CoordinatorMessenger:
         import asyncio  # 16 ms, and most programs never need it
 
         return await asyncio.to_thread(self._collect, addresses, sequence, timeout, return_exceptions, json)
+
+    def loan(self, shape: int | Sequence[int], dtype: Any = "f8", order: str = "C") -> "AbstractContextManager[Any]":
+        """Lend an array that lies where receivers will see it: fill it, send it, and nothing is copied.
+
+        It may be sent any number of times. Until a receiver has let go of it, what is written to it may be seen
+        there. Behind the `with` it is read-only, and its memory goes back when nobody has it any more.
+
+        Raises:
+            BackpressureError: the arena has no room for it within `arena_timeout`.
+            MessageTooLargeError: it is larger than the arena.
+            TypeError: its dtype holds Python objects.
+        """
+        self._switchboard.check_open()
+        return loan(self._arena, shape, dtype, order)
+
+    def share(self, value: Any) -> Shared:
+        """Copy an array, or a dict of arrays, to where all workers see it; return a handle of a few bytes.
+
+        Send the handle, use `handle.value` where it arrives: a read-only array over the same memory, which is
+        freed when nobody has the handle or an array of it. Raises as `loan`.
+        """
+        self._switchboard.check_open()
+        return share(self._arena, value)
 
     def _matched(self, refs: Iterable[AgentRef], bodies: Iterable[Any]) -> "tuple[array[int], Any]":
         addresses, sequence = addresses_of(refs, self), as_sequence(bodies)

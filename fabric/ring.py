@@ -147,6 +147,11 @@ class Layout:
         offset = self.block_offset(process) + int(lib.fab_journal_offset(self.header, process))
         return offset, int(self.header.journal_bytes)
 
+    def arena_range(self, process: int) -> tuple[int, int]:
+        """Return (offset in the segment, bytes) of a process's arena."""
+        offset = self.block_offset(process) + int(lib.fab_arena_offset(self.header, process))
+        return offset, int(self.header.arena_bytes)
+
     def lane_range(self, producer: int, lane: int) -> tuple[int, int]:
         """Return (offset in the segment, bytes) of the data of one of `producer`'s lanes."""
         offset = self.block_offset(producer) + lib.fab_data_offset(self.header, producer, lane)
@@ -211,6 +216,7 @@ class Batch:
         self._done = ffi.new("uint32_t *")
         self._offset = ffi.new("uint64_t *")
         self._keep: list[Any] = []
+        self.parcels: dict[int, Any] | None = None  # bodies that are lent, by index: told when they are in a lane
         self.count = self._c.count = count
         header = self._c.header
         header.kind = meta & 0xFFFF
@@ -292,6 +298,9 @@ class Batch:
         return bool(self._done[0] == self.count)
 
     def _advanced(self, rc: int, peer: "Peer", lane: int) -> bool:
+        if self.parcels:
+            for index in [index for index in self.parcels if index < self.done]:
+                self.parcels.pop(index).sent()
         if rc < 0:
             sizes = self._c.sizes
             size = sizes[self._done[0]] if sizes else self._c.header.size

@@ -142,6 +142,14 @@ class Segment:
         offset, size = self.layout.journal_range(self.process or 0)
         return memoryview(self.whole)[offset : offset + size]
 
+    def own_arena(self) -> memoryview:
+        """This process's arena, writable."""
+        assert self._own is not None
+        assert self.process is not None
+        offset, size = self.layout.arena_range(self.process)
+        start = offset - self.layout.writable_range(self.process)[0]
+        return memoryview(self._own)[start : start + size]
+
     def counters(self) -> memoryview:
         """This process's counters, writable, 64 bits each."""
         return self._own_words(2 * LINE_BYTES, COUNTERS)

@@ -9,22 +9,27 @@ million messages does not put all of them before those of other threads.
 """
 
 import contextlib
+import functools
 import time
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fabric.agent import AgentRef
+from fabric.arena import Arena
 from fabric.channel import Sender, make_batch
-from fabric.codec import Codec, encode_order
+from fabric.codec import Codec, Encoded, encode_order, joined
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
-from fabric.messages import COORDINATOR, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, RAW, REPLY, show
+from fabric.lending import ARENA
+from fabric.messages import COORDINATOR, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, REPLY, show
+from fabric.parcel import Data, Parcel, lend_all
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
 from fabric.ring import QUIET, ROOM, Batch, Peer
 from fabric.window import Window
 
 _CHUNK = 2048  # messages encoded at a time: 0.3 ms of work for either side
+_LARGE_TOGETHER = 1 << 20  # bytes
 _MOST_TOGETHER = INDEX_MASK + 1
 
 
@@ -39,6 +44,8 @@ class Switchboard:
         self.peer = peer
         self.codec = codec
         self.replies = replies
+        self._arena: Arena | None = None
+        self.most_lent = 0  # bytes of a message that goes through the arena; 0 without one
         self.closed: str | None = None  # why nothing can be sent any more
         self._table: Sequence[int] = peer.table
         workers = range(1, peer.processes)
@@ -46,6 +53,12 @@ class Switchboard:
         self._control = {slot: Sender(peer, slot + peer.processes) for slot in workers}
         lane_bytes = {slot: 2 * (sender.limit + 48) for slot, sender in self._senders.items()}
         self._windows = {slot: Window(lane_bytes[slot], target_queueing) for slot in workers}
+
+    def lend_from(self, arena: Arena) -> None:
+        """Put large bodies into this arena, and wait for room there as for room in a lane."""
+        self._arena = arena
+        self.most_lent = arena.size // 4
+        arena.wait = functools.partial(_wait_for_returns, self.replies)
 
     def close(self, why: str, in_child: bool = False) -> None:
         """Refuse everything from now on; `in_child`: in a forked child, where no lock can be relied on."""
@@ -110,7 +123,7 @@ class Switchboard:
     def tell(self, ref: AgentRef, body: Any, timeout: float | None, wait: bool) -> None:
         """Send a message nobody waits for."""
         slot = self.slot_of(ref._address)
-        encoding, data = self.codec.encode(body, ref._json)
+        encoding, data = self._encode(body, ref._json, timeout, wait)
         self._send_one(self._senders[slot], MESSAGE | encoding << 16, ref._address, 0, data, timeout, wait)
 
     def ask(self, ref: AgentRef, body: Any, timeout: float | None, expire: bool = False) -> Any:
@@ -119,7 +132,9 @@ class Switchboard:
         slot = self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32)
         if slot > 0xFFFF or address == COORDINATOR or self.closed is not None:
             slot = self.slot_of(address)  # raises
-        encoding, data = (RAW, body) if type(body) is bytes else self.codec.encode(body, ref._json)
+        encoding, data = (
+            self.codec.encode(body, ref._json) if timeout is None else self._encode(body, ref._json, timeout)
+        )
         deadline = None if timeout is None else deadline_of(timeout)
         entry = One(slot)
         correlation = self.replies.expect(entry)
@@ -151,7 +166,7 @@ class Switchboard:
         """Send a question whose reply goes to an entry of its own. Returns the correlation id."""
         slot = self.slot_of(ref._address)
         entry.slots = (slot,)
-        encoding, data = self.codec.encode(body, ref._json)
+        encoding, data = self._encode(body, ref._json, None, wait)
         correlation = self.replies.expect(entry)
         try:
             meta = MESSAGE | encoding << 16
@@ -164,11 +179,11 @@ class Switchboard:
     def order(self, slot: int, kind: int, order: Any, entry: One, control: bool = False) -> int:
         """Send an order to a worker; the answer goes to the entry. Returns the correlation id."""
         self.check_open()
-        data = encode_order(order)
+        encoding, data = (ORDER, encode_order(order)) if control else self.codec.dress(ORDER, encode_order(order))
         correlation = self.replies.expect(entry)
         sender = (self._control if control else self._senders)[slot]
         try:
-            self._send_one(sender, kind | ORDER << 16, COORDINATOR, correlation, data, None, True)
+            self._send_one(sender, kind | encoding << 16, COORDINATOR, correlation, data, None, True)
         except BaseException:
             self.replies.forget(correlation)
             raise
@@ -182,7 +197,14 @@ class Switchboard:
 
     def order_limit(self, slot: int) -> int:
         """Return how many bytes an order to this worker may have."""
-        return self._senders[slot].limit
+        return max(self._senders[slot].limit, self.most_lent)
+
+    def _encode(self, body: Any, json: bool | None, timeout: float | None, wait: bool = True) -> tuple[int, Data]:
+        """Encode a body, and wait for room in the arena no longer than the caller is ready to."""
+        if self._arena is None or (wait and timeout is None):
+            return self.codec.encode(body, json)
+        with self._arena.hurry(0.0 if not wait or timeout is None else max(0.0, timeout)):
+            return self.codec.encode(body, json)
 
     def _send_one(
         self,
@@ -190,7 +212,7 @@ class Switchboard:
         meta: int,
         target: int,
         correlation: int,
-        data: bytes,
+        data: Data,
         timeout: float | None,
         wait: bool,
     ) -> None:
@@ -263,9 +285,9 @@ class Switchboard:
         deadline: float | None,
         json: bool | None,
     ) -> None:
-        count = len(addresses)
-        for start in range(0, count, _CHUNK):
-            stop = min(start + _CHUNK, count)
+        count, start = len(addresses), 0
+        while start < count:
+            stop = min(start + self._chunk(bodies, start), count)
             chunk_slots = slots[start:stop]
             parts = self.peer.partition(chunk_slots)
             batches = []
@@ -273,7 +295,7 @@ class Switchboard:
                 whole = len(parts) == 1
                 targets = addresses[start:stop] if whole else array("Q", [addresses[start + i] for i in order])
                 chosen = bodies[start:stop] if whole else _pick(bodies, start, order)
-                batch = self._batch(targets, chosen, json, _numbers(start, order))
+                batch = self._batch(slot, targets, chosen, json, _numbers(start, order))
                 if correlation is not None and whole:
                     batch.numbered_from(correlation + start)
                 elif correlation is not None:
@@ -282,17 +304,27 @@ class Switchboard:
             self._put_all(batches, deadline)
             if correlation is not None:
                 self.replies.drain_if_free()
+            start = stop
+
+    def _chunk(self, bodies: Sequence[Any], start: int) -> int:
+        """Return how many bodies to encode before they are sent: large ones would fill the arena."""
+        size = 0 if isinstance(bodies, Same) else self.codec.large_bytes(bodies[start])
+        return _CHUNK if size == 0 else max(1, _LARGE_TOGETHER // size)
 
     def _batch(
-        self, targets: "array[int]", bodies: Sequence[Any], json: bool | None, number: Callable[[int], int]
+        self,
+        slot: int,
+        targets: "array[int]",
+        bodies: Sequence[Any],
+        json: bool | None,
+        number: Callable[[int], int],
     ) -> Batch:
-        if isinstance(bodies, Same):
-            return (
-                Batch(MESSAGE | bodies.encoding << 16, COORDINATOR, len(targets))
-                .targets(targets)
-                .same_body(bodies.data)
-            )
-        return make_batch(MESSAGE, self.codec.encode_many(bodies, json, number), targets, len(targets))
+        if not isinstance(bodies, Same):
+            return make_batch(MESSAGE, self.codec.encode_many(bodies, json, number, slot), targets, len(targets))
+        if type(bodies.data) is bytes:
+            batch = Batch(MESSAGE | bodies.encoding << 16, COORDINATOR, len(targets))
+            return batch.targets(targets).same_body(bodies.data)
+        return make_batch(MESSAGE, bodies.lent(len(targets), slot), targets, len(targets))
 
     def _put_all(self, batches: list[tuple[int, Batch]], deadline: float | None) -> None:
         open_batches = [(slot, batch) for slot, batch in batches if not self._put(slot, batch)]
@@ -322,6 +354,10 @@ class Switchboard:
         return self.replies.wait_for(lambda: self.closed is not None or self.peer.quiet(), QUIET, deadline)
 
 
+def _wait_for_returns(replies: Replies, reached: Callable[[], bool], deadline: float) -> bool:
+    return replies.wait_for(reached, ARENA, deadline)
+
+
 class _Closed(Sequence[int]):
     """The agent table of a closed fabric: every word says that nobody is there."""
 
@@ -335,10 +371,17 @@ class _Closed(Sequence[int]):
 class Same(Sequence[Any]):
     """One encoded body, as a sequence of any length."""
 
-    def __init__(self, encoding: int, data: bytes, count: int) -> None:
+    def __init__(self, encoding: int, data: Data, count: int) -> None:
         self.encoding = encoding
         self.data = data
         self._count = count
+
+    def lent(self, count: int, slot: int) -> Encoded:
+        """Lend it to a worker so many times; what lies in the arena lies there once."""
+        assert type(self.data) is Parcel
+        parcels = [self.data.again() for _ in range(count)]
+        blobs, by_index = lend_all(parcels, slot)
+        return joined(self.encoding, None, blobs)._replace(parcels=by_index)
 
     def __len__(self) -> int:
         return self._count

@@ -158,11 +158,12 @@ class _InlineSwitchboard(Switchboard):
 
     def _encoded(self, bodies: Sequence[Any], json: bool | None) -> list[tuple[int, bytes]]:
         if isinstance(bodies, Same):
+            assert type(bodies.data) is bytes  # there is no arena
             return [(bodies.encoding, bodies.data)] * len(bodies)
         encoded = []
         for index, body in enumerate(bodies):
             try:
-                encoded.append(self.codec.encode(body, json))
+                encoded.append(self.codec.encode_inline(body, json))
             except EncodingError as error:
                 raise EncodingError(f"body {index}: {error}") from error.__cause__
         return encoded

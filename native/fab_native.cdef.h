@@ -90,6 +90,7 @@ uint64_t fab_data_offset(const struct fab_header *header, uint32_t from, uint32_
 uint64_t fab_heads_offset(void);
 uint64_t fab_tails_offset(const struct fab_header *header);
 uint64_t fab_begun_offset(const struct fab_header *header);
+uint64_t fab_arena_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_journal_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_lane_bytes(const struct fab_header *header, uint32_t from, uint32_t lane);
 uint64_t fab_record_span(uint64_t body_bytes);
@@ -167,13 +168,15 @@ int fab_arena_unlend(struct fab_arena *arena, uint64_t loan);
 uint32_t fab_arena_reclaim(struct fab_arena *arena, uint32_t most);
 uint64_t fab_arena_trim(struct fab_arena *arena, uint64_t keep_bytes);
 void fab_arena_usage(const struct fab_arena *arena, uint64_t out[6]);
-uint64_t fab_arena_offset(const struct fab_header *header, uint32_t process);
 
 /* loans: their readers */
 int fab_loan_hold(struct fab_peer *peer, uint32_t owner, uint64_t loan, uint64_t offset, uint64_t bytes,
                   uint64_t end);
 void fab_loan_done(struct fab_peer *peer, uint32_t owner, uint64_t loan);
 uint32_t fab_loan_adopt(struct fab_peer *peer);
+
+/* private views */
+int fab_view_renew(int pagemap, uint8_t *at, uint64_t bytes);
 
 /* lifeline */
 int fab_lifeline_start(struct fab_lifeline *lifeline);

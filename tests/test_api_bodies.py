@@ -33,6 +33,13 @@ LARGE = 200_000  # bytes: more than a lane between workers takes
 
 
 @pytest.fixture(scope="module")
+def plain(kind):
+    """A fabric without arenas, in which all of a body goes through the lanes."""
+    with kind(workers=2, arena_bytes=0, on_error=lambda letter: None) as fabric:
+        yield fabric
+
+
+@pytest.fixture(scope="module")
 def json_fab(kind):
     """A fabric that speaks JSON and refuses pickles."""
     with kind(workers=2, encoding="json", allow_pickle=False, on_error=lambda letter: None) as fabric:
@@ -201,8 +208,8 @@ def test_an_array_may_be_changed_as_soon_as_it_is_sent(fab):
 # Too large.
 
 
-def test_a_body_over_the_limit_of_the_lane_is_refused(fab):
-    echoes = fab.spawn_batch(Echo, 2)
+def test_a_body_over_the_limit_of_the_lane_is_refused(plain):
+    echoes = plain.spawn_batch(Echo, 2)
     body = bytes(HUGE)
     one = echoes[0]
     for send in (one.ask, one.tell, one.submit, one.tell_nowait, echoes.ask_all, echoes.tell_all):
@@ -216,12 +223,12 @@ def test_a_body_over_the_limit_of_the_lane_is_refused(fab):
 
     assert echoes.ask_all(1) == [1, 1]
     assert len(echoes[0].ask(bytes(4_194_256))) == 4_194_256
-    assert fab.statistics().outstanding == 0
+    assert plain.statistics().outstanding == 0
 
 
-def test_a_reply_over_the_limit_of_the_lane_is_an_error_and_its_neighbours_arrive(fab):
-    replier, postponer = _one(fab, Replier), _one(fab, Postponer)
-    replies = fab.ask_many([replier] * 3, [lambda: 1, lambda: bytes(HUGE), lambda: 3], return_exceptions=True)
+def test_a_reply_over_the_limit_of_the_lane_is_an_error_and_its_neighbours_arrive(plain):
+    replier, postponer = _one(plain, Replier), _one(plain, Postponer)
+    replies = plain.ask_many([replier] * 3, [lambda: 1, lambda: bytes(HUGE), lambda: 3], return_exceptions=True)
     assert [replies[0], type(replies[1]), replies[2]] == [1, MessageTooLargeError, 3]
     assert "a reply of 5,000,000 bytes" in str(replies[1])
     with pytest.raises(MessageTooLargeError):
@@ -233,18 +240,18 @@ def test_a_reply_over_the_limit_of_the_lane_is_an_error_and_its_neighbours_arriv
     assert replier.ask(list) == []
 
 
-def test_a_message_or_reply_over_the_limit_between_workers_is_an_error(fab):
-    replier, asker = fab.spawn_batch(Replier, 1, placement=0)[0], fab.spawn_batch(Asker, 1, placement=1)[0]
+def test_a_message_or_reply_over_the_limit_between_workers_is_an_error(plain):
+    replier, asker = plain.spawn_batch(Replier, 1, placement=0)[0], plain.spawn_batch(Asker, 1, placement=1)[0]
     with pytest.raises(AgentError, match="MessageTooLargeError: a reply of 200,000 bytes is over the limit of 131,024"):
         asker.ask((replier, lambda: bytes(LARGE)), timeout=PATIENCE)
     with pytest.raises(AgentError, match="MessageTooLargeError: a message of 200,000 bytes is over the limit"):
         asker.ask((replier, bytes(LARGE)), timeout=PATIENCE)
-    shouter, recorder, before = _one(fab, Shouter), _one(fab, Recorder), len(fab.dead_letters())
+    shouter, recorder, before = _one(plain, Shouter), _one(plain, Recorder), len(plain.dead_letters())
     shouter.tell(("once", recorder, bytes(LARGE)[:130_000]))
-    fab.drain(timeout=PATIENCE)
+    plain.drain(timeout=PATIENCE)
 
     assert len(recorder.ask("all")[0]) == 130_000
-    assert len(fab.dead_letters()) == before
+    assert len(plain.dead_letters()) == before
     assert asker.ask((replier, list), timeout=PATIENCE) == []
 
 

@@ -111,10 +111,14 @@ def test_arguments_that_cannot_be_sent_are_refused(fab):
         fab.spawn_batch(Counter, 2, start=lock)
     with pytest.raises(EncodingError, match="cannot be pickled"):
         fab.spawn_batch(Counter, 400, each={"start": [1] * 399 + [lock]})
-    with pytest.raises(MessageTooLargeError):
-        fab.spawn_batch(Counter, 200, each={"start": [1] * 199 + [bytes(5_000_000)]})
-    with pytest.raises(MessageTooLargeError):
-        fab.spawn_batch(Counter, 1, start=bytes(5_000_000))
+
+
+def test_arguments_that_are_too_large_for_a_lane_are_refused_where_there_is_no_arena(kind):
+    with kind(workers=2, arena_bytes=0) as fab:
+        with pytest.raises(MessageTooLargeError):
+            fab.spawn_batch(Counter, 200, each={"start": [1] * 199 + [bytes(5_000_000)]})
+        with pytest.raises(MessageTooLargeError):
+            fab.spawn_batch(Counter, 1, start=bytes(5_000_000))
 
 
 def test_many_large_arguments_go_in_several_orders(fab):

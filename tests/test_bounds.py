@@ -90,7 +90,7 @@ def test_memory_does_not_grow_when_a_producer_outruns_a_worker():
 
 
 def test_a_message_over_the_lane_limit_is_refused_and_the_fabric_works_on():
-    with Fabric(workers=1, lane_bytes=2**16) as fab:
+    with Fabric(workers=1, lane_bytes=2**16, arena_bytes=0) as fab:
         echo = fab.spawn_batch(Echo, 1)[0]
         for send in (echo.tell, echo.ask, echo.submit, echo.tell_nowait):
             with pytest.raises(MessageTooLargeError) as caught:

@@ -109,7 +109,7 @@ def test_an_array_arrives_whole_in_memory_of_its_own(array):
     assert returned.tobytes() == array.tobytes()
     assert encoding == (NDARRAY if array.dtype.itemsize else PICKLE)
     if encoding == NDARRAY:
-        assert returned.flags.writeable
+        assert returned.flags.writeable == array.flags.writeable
         assert returned.flags.aligned
         assert returned.flags.f_contiguous or not array.flags.f_contiguous
 

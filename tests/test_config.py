@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fabric.config import FabricConfig, cgroup_folders, cpu_quota, usable_cpus
 
-WHOLE = ["workers", "max_workers", "max_agents", "batch_size", "max_restarts", "max_attempts"]
+WHOLE = ["workers", "max_workers", "max_agents", "batch_size", "max_restarts", "max_attempts", "arena_threshold"]
 POWERS_OF_TWO = {
     "lane_bytes": 64 * 1024,
     "peer_lane_bytes": 16 * 1024,
@@ -18,7 +18,7 @@ POWERS_OF_TWO = {
     "journal_bytes": 64 * 1024,
 }
 DURATIONS = ["target_queueing", "metrics_interval", "restart_window", "handler_timeout", "stopped_timeout"]
-MAYBE_ZERO = ["spin_us", "publish_after_us"]
+MAYBE_ZERO = ["spin_us", "publish_after_us", "arena_timeout"]
 CHOICES = ["start_method", "encoding", "on_crash"]
 FLAGS = ["allow_pickle", "drain"]
 OPTIONAL = ["workers", "max_workers", "handler_timeout", "stopped_timeout"]

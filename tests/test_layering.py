@@ -27,9 +27,10 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ),
     ("fabric._native",),
     ("fabric.ring",),
-    ("fabric.lending",),
+    ("fabric.lending", "fabric.private", "fabric.parcel", "fabric.arrays"),
     ("fabric.segment", "fabric.codec", "fabric.wire", "fabric.statistics"),
-    ("fabric.channel", "fabric.arena"),
+    ("fabric.arena", "fabric.views"),
+    ("fabric.channel", "fabric.large", "fabric.loans"),
     (
         "fabric.agent",
         "fabric.placement",
@@ -42,6 +43,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.workers.journal",
         "fabric.launch",
     ),
+    ("fabric.payloads",),
     (
         "fabric.workers.keeper",
         "fabric.workers.ledger",

@@ -14,13 +14,17 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+from fabric.admission import available_bytes
 from fabric.agent import register_messenger
 from fabric.channel import LoneSender, Receiver, Sender
 from fabric.codec import Codec, decode_order
 from fabric.counters import CLOSING, PID
+from fabric.lending import ARENA
 from fabric.messages import COORDINATOR, STACK_SIGNAL
+from fabric.payloads import open_arena
 from fabric.ring import Lifeline
 from fabric.segment import Segment
 from fabric.wire import receive_frame
@@ -84,11 +88,14 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     codec = Codec(config.encoding, config.allow_pickle)
     receiver = Receiver(segment, peer, codec)
     receiver.cursor = cursor
+    arena = open_arena(segment, peer, codec, receiver, config, available_bytes)
     senders: dict[int, Sender] = {process: LoneSender(peer, process) for process in range(peer.processes)}
     outbox = Outbox(peer, senders, intent)
     first_token = time.monotonic_ns() // 1000 % 2**43  # nobody asks more than once a microsecond
     host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us, first_token)
     host.cursor = cursor
+    host.arena = arena
+    host.wait_for_returns = functools.partial(_wait_for_returns, peer)
     register_messenger(host)
     counters = segment.counters()
     keeper = host.keeper = Keeper(Journal(peer, segment.journal_data()), codec, host.unkept)
@@ -119,6 +126,16 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _wait_for_returns(peer: Any, reached: Callable[[], bool], deadline: float) -> bool:
+    """Wait until receivers have given back what a reply needs room for. False: the time was up."""
+    while not reached():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        peer.wait(ARENA, -1, left)
+    return True
 
 
 def _preload(module: str) -> None:

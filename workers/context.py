@@ -6,10 +6,12 @@ the host knows it, in a coroutine a context variable does, since others run in b
 
 import contextvars
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from fabric.agent import Agent, AgentRef
 from fabric.errors import FabricError
+from fabric.loans import loan
 from fabric.messages import COORDINATOR
 from fabric.workers.ledger import Stretch
 
@@ -108,6 +110,10 @@ class Context:
     def tell_later(self, seconds: float, ref: AgentRef, body: Any) -> None:
         """Send a message after so many seconds, unless the fabric closes before."""
         self._host.tell_later(seconds, ref, body)
+
+    def loan(self, shape: Any, dtype: Any = "f8", order: str = "C") -> AbstractContextManager[Any]:
+        """Lend an array that lies where receivers will see it, as Fabric.loan; BackpressureError: never waits."""
+        return loan(self._host.arena, shape, dtype, order)
 
     def spawn_batch(self, kind: type[Agent], count: int, **options: Any) -> Awaitable[Any]:
         """Ask the coordinator for agents, with the options of Fabric.spawn_batch; await the AgentGroup.

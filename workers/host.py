@@ -166,14 +166,15 @@ class Host(WorkerMessenger):
         """Have the keeper write down messages first to behind - 1 of a batch, which were handled."""
         keeper = self.keeper
         assert keeper is not None
-        ends = [received.end - received.bytes if first == 0 else received.end_of(first), received.end_of(behind)]
+        begin = received.end - received.bytes if first == 0 else received.end_of(first)
+        lane, lent = received.lane, received.lent
         if not received.undecodable:
-            keeper.note(self._targets[first:behind], received.lane, *ends)
+            keeper.note(self._targets[first:behind], lane, begin, received.end_of(behind), lent)
             return
         for index in range(first, behind):  # those that were not handled must not be handed on later either
-            ends[1] = received.end_of(index + 1)
-            keeper.note(self._targets[index : index + 1], received.lane, *ends)
-            ends[0] = ends[1]
+            end = received.end_of(index + 1)
+            keeper.note(self._targets[index : index + 1], lane, begin, end, lent)
+            begin = end
 
     def unkept(self, address: int, error: BaseException) -> None:
         """Report that the state of an agent cannot be kept."""

@@ -90,8 +90,11 @@ class Keeper:
 
     # While messages are handled.
 
-    def note(self, targets: Sequence[int], lane: int, begin: int, end: int) -> None:
-        """Take in messages of a lane, between two of its counters, that were handled and are not published yet."""
+    def note(self, targets: Sequence[int], lane: int, begin: int, end: int, lent: bool = False) -> None:
+        """Take in messages of a lane, between two of its counters, that were handled and are not published yet.
+
+        What was `lent` to some of them goes back when they are committed, so the journal could not tell it again.
+        """
         kept, new = self._kept, self._new
         mine = [target for target in targets if target in kept and not kept[target].coroutine]
         if not mine:
@@ -99,7 +102,7 @@ class Keeper:
         self._handled[lane] = end
         new.update(mine)
         fits = self._journal.room - 2 * (end - begin) > 2 * self._needed_for_all() + _MARGIN  # twice, for padding
-        if fits and self._journal.append_run(lane, begin, end):
+        if fits and not lent and self._journal.append_run(lane, begin, end):
             self._run_bytes += end - begin
         else:
             self.behind = True
@@ -200,7 +203,7 @@ class Keeper:
     def _snapshot(self, address: int) -> State | None:
         """Return the state of an agent; None, and it is kept no more, where that fails."""
         try:
-            return State(*self._codec.encode(self._kept[address].agent.snapshot()))
+            return State(*self._codec.encode_inline(self._kept[address].agent.snapshot()))
         except Exception as error:
             self._give_up(address, error)
             return None

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from fabric.agent import Agent, AgentGroup, AgentRef
+from fabric.arena import Arena
 from fabric.channel import as_sequence
 from fabric.codec import Codec, Undecodable, describe, refusal, revive
 from fabric.errors import (
@@ -22,6 +23,7 @@ from fabric.errors import (
     MessageTooLargeError,
 )
 from fabric.messages import COORDINATOR, FORWARDED, INDEX_BITS, ErrorInfo, SpawnRequest, show
+from fabric.parcel import Data
 from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
 from fabric.workers.keeper import Keeper
 from fabric.workers.ledger import Stretch
@@ -40,7 +42,7 @@ class _Send(NamedTuple):
     target: int
     sender: int
     encoding: int
-    body: bytes
+    body: Data
 
 
 class WorkerMessenger:
@@ -60,6 +62,8 @@ class WorkerMessenger:
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
         self.errors = 0
         self.keeper: Keeper | None = None  # of snapshots; there is none without a segment
+        self.arena: Arena | None = None  # likewise
+        self.wait_for_returns: Callable[[Callable[[], bool], float], bool] | None = None  # for replies, which may wait
         self.in_hand = 0  # messages that coroutines have not finished
         self.clock = time.monotonic  # what tell_later goes by
         self.timers: list[tuple[float, int, _Send]] = []
@@ -248,12 +252,24 @@ class WorkerMessenger:
         except MessageTooLargeError as error:
             self.outbox.reply(to, address, correlation, *self.codec.encode(refusal(error)))
 
-    def encode_reply(self, address: int, value: Any) -> tuple[int, bytes]:
+    def encode_reply(self, address: int, value: Any) -> tuple[int, Data]:
         """Encode a reply; one that cannot be encoded becomes an error."""
         try:
             return self.codec.encode(value, self.json_choices.get(address))
+        except BackpressureError:  # unlike a send inside a handler a reply may wait for room: for a while
+            return self._encode_patiently(value, self.json_choices.get(address))
         except EncodingError as error:
             return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}")))
+
+    def _encode_patiently(self, value: Any, json: bool | None) -> tuple[int, Data]:
+        assert self.arena is not None
+        self.arena.wait = self.wait_for_returns
+        try:
+            return self.codec.encode(value, json)
+        except (EncodingError, BackpressureError) as error:
+            return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}")))
+        finally:
+            self.arena.wait = None
 
     def loop(self) -> Any:
         """Return the event loop of this worker; made when the first coroutine needs it."""

@@ -25,6 +25,7 @@ from fabric.channel import Sender
 from fabric.codec import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, MESSAGE, MIXED, REPLY, REQUEST
+from fabric.parcel import Data, Parcel, lend_all
 from fabric.ring import OUTBOX_LANE, Batch, Peer
 
 _HEADER_AND_PADDING = 64
@@ -37,7 +38,7 @@ class _Record(NamedTuple):
     sender: int
     correlation: int
     encoding: int
-    body: bytes
+    body: Data
     flags: int
 
 
@@ -67,7 +68,7 @@ class Outbox:
         self.lost = 0
         self.wants_attention = False  # the coordinator must look even if nobody there waits for anything
 
-    def tell(self, target: int, sender: int, correlation: int, encoding: int, body: bytes, flags: int = 0) -> None:
+    def tell(self, target: int, sender: int, correlation: int, encoding: int, body: Data, flags: int = 0) -> None:
         """Queue a message of a handler.
 
         Raises:
@@ -82,10 +83,11 @@ class Outbox:
                 f"the outbox of this worker is full ({self._pending_bytes:,} bytes wait to be sent and "
                 f"{self._room:,} have room): receivers are slower than this sender; send less, or raise outbox_bytes"
             )
+        self._lend(target, body)
         self._pending_bytes += size
         self.pending.append(_Record(MESSAGE, target, sender, correlation, encoding, body, flags))
 
-    def reply(self, target: int, sender: int, correlation: int, encoding: int, body: bytes) -> None:
+    def reply(self, target: int, sender: int, correlation: int, encoding: int, body: Data) -> None:
         """Queue a reply. Not refused for want of room: how many there can be is bounded by what others asked.
 
         Raises:
@@ -94,16 +96,24 @@ class Outbox:
         limit = self._limit_home if target == COORDINATOR else self.limit
         if len(body) > limit:
             raise MessageTooLargeError(len(body), limit, "reply")
+        self._lend(target, body)
         self._pending_bytes += len(body) + _HEADER_AND_PADDING
         self.pending.append(_Record(REPLY, target, sender, correlation, encoding, body, 0))
 
-    def request(self, sender: int, correlation: int, encoding: int, body: bytes) -> None:
+    def request(self, sender: int, correlation: int, encoding: int, body: Data) -> None:
         """Queue a Request for the coordinator. MessageTooLargeError as for `reply`."""
         if len(body) > self._limit_home:
             raise MessageTooLargeError(len(body), self._limit_home, "request")
+        self._lend(COORDINATOR, body)
         self.wants_attention = True
         self._pending_bytes += len(body) + _HEADER_AND_PADDING
         self.pending.append(_Record(REQUEST, COORDINATOR, sender, correlation, encoding, body, 0))
+
+    def _lend(self, target: int, body: Data) -> None:
+        """Lend a parcel to the worker of its target while the handler can still be told that too much is lent."""
+        if type(body) is Parcel:
+            found, slots = (1, [COORDINATOR]) if target == COORDINATOR else self._peer.route(array("Q", [target]))
+            body.lend(slots[0] if found else self._peer.process)  # nobody is there: it comes back undeliverable
 
     def flush(self, of: Slice | None = None) -> None:
         """Publish all that was queued: in lanes where there is room, else in the outbox region.
@@ -222,7 +232,9 @@ def _fits(records: list[_Record], room: int) -> bool:
 
 def _batch(kind: int, records: list[_Record]) -> Batch:
     _, targets, senders, correlations, encodings, bodies, flags = zip(*records, strict=True)
-    encoded = Encoded(MIXED, bytes(encodings), array("I", map(len, bodies)), b"".join(bodies))
+    blobs, parcels = lend_all(bodies, COORDINATOR)  # lent before: `_lend`
+    encoded = Encoded(MIXED, bytes(encodings), array("I", map(len, blobs)), b"".join(blobs))
     meta = kind | max(flags) << 24  # there is one flag, and it only says how replies are to be sent
     batch = Batch(meta, COORDINATOR, len(records)).bodies(encoded.blob, encoded.sizes, encoded.encodings)
+    batch.parcels = parcels
     return batch.targets(array("Q", targets)).senders(array("Q", senders)).correlations(array("Q", correlations))

@@ -14,8 +14,9 @@ from array import array
 from fabric import counters as count
 from fabric.channel import Received, Sender
 from fabric.codec import Encoded, refusal
-from fabric.errors import MessageTooLargeError
-from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, RAW, REPLY
+from fabric.errors import BackpressureError, MessageTooLargeError
+from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, REPLY
+from fabric.parcel import Data
 from fabric.ring import ROOM, Batch, Peer
 from fabric.workers.host import Host
 from fabric.workers.outbox import Outbox, Slice
@@ -65,7 +66,7 @@ class Publisher:
             self._counters[count.ERRORS] = self._host.errors
             os.eventfd_write(self._attention, 1)
 
-    def answer(self, correlation: int, encoding: int, body: bytes) -> None:
+    def answer(self, correlation: int, encoding: int, body: Data) -> None:
         """Answer an order of the coordinator."""
         self._send_one(REPLY | encoding << 16, COORDINATOR, correlation, body)
 
@@ -74,20 +75,26 @@ class Publisher:
         host, values = self._host, self._host.values
         slot = received.lane % self._processes
         if received.count == 1 and slot == COORDINATOR:
-            value = values[0]
-            encoding, body = (RAW, value) if type(value) is bytes else host.encode_reply(received.target, value)
+            encoding, body = host.encode_reply(received.target, values[0])
             self._send_one(REPLY | encoding << 16, COORDINATOR, received.correlation, body)
             return
         json = None if not host.json_choices else self._json_of(received.targets()[first:behind])
         if behind - first > 1:
             host.cursor[0] = CURSOR_UNCLEAR  # encoding may kill, and which of them is not known before a second try
-        encoded = host.codec.encode_replies(values, json)
+        try:
+            encoded = host.codec.encode_replies(values, json, slot)
+        except BackpressureError:  # together they do not fit into the arena
+            encoded = None
+        if encoded is None:
+            self._reply_singly(received, first, behind, first)
+            return
         if slot != COORDINATOR and _largest(encoded) > self._outbox.limit:
             self._reply_singly(received, first, behind, first)
             return
         encoding = 0 if encoded.encoding == MIXED else encoded.encoding
         batch = Batch(REPLY | encoding << 16, COORDINATOR, behind - first)
         batch.bodies(encoded.blob, encoded.sizes, encoded.encodings)
+        batch.parcels = encoded.parcels
         correlations = received.correlations()
         if received.step == 1:
             batch.numbered_from(correlations[first])
@@ -125,7 +132,7 @@ class Publisher:
         choices = {self._host.json_choices.get(target) for target in targets}
         return choices.pop() if len(choices) == 1 else False
 
-    def _send_one(self, meta: int, target: int, correlation: int, body: bytes, source: int = COORDINATOR) -> None:
+    def _send_one(self, meta: int, target: int, correlation: int, body: Data, source: int = COORDINATOR) -> None:
         sender = self._senders[COORDINATOR]
         try:
             while not sender.send_one(meta, target, correlation, body, source):

@@ -1,0 +1,44 @@
+"""See other processes' memory as one's own: writable views that a receiver may change and the sender never sees.
+
+    pages = Pages(mapping)                    what another process writes, mapped privately (MAP_PRIVATE)
+    view = pages.view(offset, size, gone)     a buffer over part of it; gone() runs when the last view of it dies
+
+Besides fabric.ring and fabric.lending the only module that sees the C core. Nothing here waits.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from fabric._native import ffi, lib
+
+
+def address_of(buffer: Any) -> int:
+    """Return where a buffer lies in this process."""
+    with ffi.from_buffer(buffer) as pointer:
+        return int(ffi.cast("uintptr_t", pointer))
+
+
+class Pages:
+    """A mapping, and the views of it that are in use."""
+
+    def __init__(self, mapping: Any, pagemap: int = -1) -> None:
+        """`pagemap` is a descriptor of /proc/self/pagemap, which spares pages nobody wrote to; -1: without."""
+        self.pagemap = pagemap
+        self._base = ffi.cast("uint8_t *", ffi.from_buffer(mapping, require_writable=True))
+        self._keep = ffi.from_buffer(mapping)
+
+    def view(self, offset: int, size: int, gone: Callable[[], None]) -> Any:
+        """Return a writable buffer over these bytes. `gone` runs once no view of it is left, in whichever thread."""
+        keep = self._keep  # the mapping lives as long as its views, whatever is closed
+
+        def forget(_: Any, keep: Any = keep) -> None:
+            gone()
+
+        return ffi.buffer(ffi.gc(self._base + offset, forget), size)
+
+    def renew(self, offset: int, size: int) -> bool:
+        """Drop the pages here that this process wrote to: what the owner puts there next is to be seen.
+
+        False: the kernel refused, and the bytes there cannot be relied on any more.
+        """
+        return bool(lib.fab_view_renew(self.pagemap, self._base + offset, size) == 0)

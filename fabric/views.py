@@ -1,0 +1,115 @@
+"""Receive what others lent: writable views of their arenas, private to this process, and given back in time.
+
+    record in a lane            owner's arena                          here
+    | loan, offset, bytes | --> hold() in our block: HELD, lane's end   view over a private mapping
+                                ...                                     the last view of a view dies
+                                done(): DONE, once the lane is committed behind the record
+
+Not before the commit: whoever succeeds us gets uncommitted records again, and has to find what they name.
+"""
+
+import functools
+import mmap
+import os
+from collections.abc import Callable, Sequence
+
+from fabric.errors import EncodingError
+from fabric.lending import Lending
+from fabric.parcel import READ_ONLY, Entry
+from fabric.private import Pages
+from fabric.segment import Segment
+
+_MAP_NORESERVE = 0x4000  # as Linux has it; the mmap module names it from 3.13 on
+
+
+class Views:
+    """What this process holds of others' arenas. `take` is for the thread that receives; views die anywhere."""
+
+    def __init__(self, segment: Segment, lending: Lending, head_of: Callable[[int], int]) -> None:
+        """`head_of(lane)` is how far this process has committed one of its incoming lanes."""
+        self._segment = segment
+        self._lending = lending
+        self._head_of = head_of
+        self._pagemap = _open_pagemap()
+        self._pages: Pages | None = Pages(_map_privately(segment), self._pagemap)
+        self._pid = os.getpid()
+        self.unsettled: list[tuple[int, int, int]] = []  # (owner, loan, end): views gone, records not committed
+
+    def take(self, owner: int, entries: Sequence[Entry], end: int) -> list[memoryview]:
+        """Return a view of each part that a record named, whose lane ends at counter `end` behind it.
+
+        Raises:
+            EncodingError: the owner has lent no such thing to us. Nothing of it was read.
+        """
+        taken = []
+        assert self._pages is not None
+        for entry in entries:
+            if not self._lending.hold(owner, entry.loan, entry.offset, entry.bytes, end):
+                raise EncodingError(
+                    f"a message names {entry.bytes:,} bytes at {entry.offset:,} in the arena of process {owner}, "
+                    "which lent us no such thing"
+                )
+            at = self._segment.layout.arena_range(owner)[0] + entry.offset
+            gone = functools.partial(self._gone, owner, entry.loan, end, at, entry.bytes)
+            view = memoryview(self._pages.view(at, entry.bytes, gone))
+            taken.append(view.toreadonly() if entry.flags & READ_ONLY else view)
+        return taken
+
+    def settle(self) -> None:
+        """Give back what could not be given back before its record was committed."""
+        waiting, self.unsettled[:] = list(self.unsettled), []
+        for owner, loan, end in waiting:
+            self._give_back(owner, loan, end)
+
+    def close(self) -> None:
+        """Let go of what nobody looks at; views that are in use stay good, and are told to nobody when they go."""
+        self._pid = -1
+        self._pages = None
+        if self._pagemap >= 0:
+            os.close(self._pagemap)
+            self._pagemap = -1
+
+    def _gone(self, owner: int, loan: int, end: int, at: int, size: int) -> None:
+        """Nobody looks at it any more. In whichever thread; in a forked child it is not ours to say."""
+        pages = self._pages
+        if os.getpid() != self._pid or pages is None:
+            return
+        if pages.renew(at, size):  # else it is never to be used again: it has our changes
+            self._give_back(owner, loan, end)
+
+    def _give_back(self, owner: int, loan: int, end: int) -> None:
+        if self._head_of(owner) >= end:
+            self._lending.done(owner, loan)
+        else:
+            self.unsettled.append((owner, loan, end))
+
+
+def copy_of(segment: Segment, owner: int, entries: Sequence[Entry]) -> list[bytes]:
+    """Return copies of what a record in somebody else's lane names: for those who tell what happened to it.
+
+    Raises:
+        EncodingError: it names what is not in the arena.
+    """
+    offset, size = segment.layout.arena_range(owner)
+    copies = []
+    for entry in entries:
+        if entry.offset > size or entry.bytes > size - entry.offset:
+            raise EncodingError(f"a message names {entry.bytes:,} bytes at {entry.offset:,} of an arena of {size:,}")
+        start = offset + entry.offset
+        copies.append(bytes(memoryview(segment.whole)[start : start + entry.bytes]))
+    return copies
+
+
+def _map_privately(segment: Segment) -> mmap.mmap:
+    """Map the whole segment once more, so that what is written here is written to copies of its pages."""
+    flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+    size = segment.layout.segment_bytes
+    return mmap.mmap(segment.descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def _open_pagemap() -> int:
+    """Open the list of this process's pages; -1 where it cannot be had, which costs time and nothing else."""
+    try:
+        return os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
