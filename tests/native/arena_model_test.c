@@ -7,7 +7,7 @@
  *
  * After each step the arena's own tables are walked, and every block is where the model has it.
  */
-#include "arena_world.h"
+#include "arena_check.h"
 
 #define PAGES 96u
 #define LOANS 48u /* no more than are looked at before memory is taken: then the model knows what ends */
@@ -280,38 +280,6 @@ static void replace_reader(struct model *m) {
     m->counts[6]++;
 }
 
-/* Walk the arena's tables: runs are maximal, in the right bin, and all there is. */
-static void check_tables(const struct fab_pages *p) {
-    uint32_t used = 0;
-    uint32_t free_runs = 0;
-    uint32_t before_free = 0;
-    for (uint32_t at = 0; at < p->count; at += p->page[at].pages) {
-        uint32_t pages = p->page[at].pages;
-        int block = fab_bit(p->starts, at);
-        CHECK(pages != 0 && at + pages <= p->count);
-        CHECK_EQ(fab_bits_count(p->starts, at, pages), block);
-        CHECK_EQ(fab_bits_count(p->ends, at, pages), !block);
-        uint32_t resident = fab_bits_count(p->is_resident, at, pages);
-        if (block)
-            CHECK_EQ(resident, pages);
-        else
-            CHECK(!before_free && resident == p->page[at].resident && p->page[at + pages - 1].first == at);
-        used += block ? pages : 0;
-        free_runs += !block;
-        before_free = !block;
-    }
-    CHECK_EQ(used, p->used);
-    CHECK_EQ(fab_bits_count(p->is_resident, 0, p->count), p->resident);
-    for (uint32_t kind = 0; kind < FAB_RUN_KINDS; kind++)
-        for (uint32_t bin = 0; bin < FAB_BINS; bin++) {
-            uint32_t run = p->bins[kind][bin];
-            CHECK_EQ(run != FAB_NO_PAGE, fab_bit(p->filled[kind], bin));
-            for (; run != FAB_NO_PAGE; run = p->page[run].next, free_runs--)
-                CHECK(fab_bin_of(p->page[run].pages) == bin && fab_run_kind(&p->page[run]) == kind);
-        }
-    CHECK_EQ(free_runs, 0);
-}
-
 static void check(struct model *m) {
     uint32_t blocks = 0;
     uint32_t warm = 0;
@@ -384,7 +352,7 @@ static void an_arena_does_what_its_model_does(void) {
         step(&m);
         if (i % 8 == 0) {
             check(&m);
-            check_tables(&m.a->pages);
+            arena_check_tables(&m.a->pages);
         }
         if (i % 4096 == 0)
             give_back(&m);
