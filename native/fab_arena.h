@@ -48,6 +48,12 @@ static inline uint32_t fab_arena_page_of(uint64_t offset) {
     return (uint32_t)(offset / FAB_PAGE);
 }
 
+/* What its reader says of a loan that is out. */
+static inline const struct fab_receipt *fab_arena_receipt(const struct fab_arena *a, uint64_t out) {
+    return fab_peer_receipt(a->peer, (uint32_t)(out >> 16 & 0xffff), a->peer->process,
+                            (uint32_t)(out & 0xffff));
+}
+
 /* Is there a loan that its reader is done with, or did one end while we looked? Any thread. Wait-free. */
 static inline int fab_arena_returned(const struct fab_arena *a) {
     if (a == NULL)
@@ -56,8 +62,7 @@ static inline int fab_arena_returned(const struct fab_arena *a) {
     uint32_t count = atomic_load_explicit(&a->out_count, FAB_W2B); /* a loan given back since was counted */
     for (uint32_t i = 0; i < count; i++) { /* acquire: who sees another loan here sees in ended_count why */
         uint64_t out = atomic_load_explicit(&a->out[i], memory_order_acquire);
-        const struct fab_receipt *receipt = fab_peer_receipt(a->peer, (uint32_t)(out >> 16 & 0xffff),
-                                                             a->peer->process, (uint32_t)(out & 0xffff));
+        const struct fab_receipt *receipt = fab_arena_receipt(a, out);
         /* W2b for an arena; not L2: nothing is written on the strength of this look */
         if (atomic_load_explicit(&receipt->state, FAB_W2B) ==
             fab_receipt_state((uint32_t)(out >> 32), FAB_DONE))
@@ -100,25 +105,24 @@ static inline void fab_arena_end(struct fab_arena *a, uint32_t place) {
     fab_arena_unref(a, a->lent[index].page);
 }
 
-/* Look at up to `most` loans, in turn (0: at all), and end those whose reader is done. Returns how many. */
+/* Look at up to `most` loans, in turn (0: at all), and end those whose reader is done. Returns how many. Turns go
+ * downwards: the loan that takes the place of one that ended comes from above, where all were looked at. */
 static inline uint32_t fab_arena_reclaim(struct fab_arena *a, uint32_t most) {
     uint32_t count = atomic_load_explicit(&a->out_count, memory_order_relaxed); /* relaxed: ours, all */
     uint32_t looks = most != 0 && most < count ? most : count;
     uint32_t ended = 0;
+    if (looks == count)
+        a->next_look = count;
     for (; looks > 0; looks--) {
-        if (a->next_look >= count)
-            a->next_look = 0;
-        uint64_t out = atomic_load_explicit(&a->out[a->next_look], memory_order_relaxed);
-        const struct fab_receipt *receipt = fab_peer_receipt(a->peer, (uint32_t)(out >> 16 & 0xffff),
-                                                             a->peer->process, (uint32_t)(out & 0xffff));
+        if (a->next_look == 0 || a->next_look > count - ended)
+            a->next_look = count - ended;
+        uint64_t out = atomic_load_explicit(&a->out[--a->next_look], memory_order_relaxed);
+        const struct fab_receipt *receipt = fab_arena_receipt(a, out);
         /* L2: pairs with L1. The reader is done with the payload. */
         if (atomic_load_explicit(&receipt->state, FAB_L2) !=
-            fab_receipt_state((uint32_t)(out >> 32), FAB_DONE)) {
-            a->next_look++;
+            fab_receipt_state((uint32_t)(out >> 32), FAB_DONE))
             continue;
-        }
         fab_arena_end(a, a->next_look);
-        count--;
         ended++;
     }
     return ended;

@@ -96,9 +96,8 @@ static inline void fab_heirs_walk(const struct fab_arena *a, struct fab_heir *he
 static inline int fab_heir_is_held(const struct fab_arena *a, const struct fab_heir *heir) {
     const struct fab_receipt *receipt =
         fab_peer_receipt(a->peer, heir->reader, a->peer->process, heir->index);
-    /* acquire: what is DONE is reclaimed later, by L2; no other order is needed but that we come after the head */
-    return atomic_load_explicit(&receipt->state, memory_order_acquire) ==
-           fab_receipt_state(heir->generation, FAB_HELD);
+    /* L2: pairs with L1. If it is DONE, the payload is written over before long. */
+    return atomic_load_explicit(&receipt->state, FAB_L2) == fab_receipt_state(heir->generation, FAB_HELD);
 }
 
 /* End what nobody holds and nobody will be told of; move what is live to the front. Returns how many that is. */

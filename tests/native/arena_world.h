@@ -13,7 +13,8 @@
 struct arena_world {
     struct fab_header header;
     int memfd;
-    uint8_t *whole;
+    uint8_t *memory; /* writable: the blocks of all three */
+    uint8_t *whole;  /* read-only, as every process sees it */
     struct fab_peer *peers[ARENA_PROCESSES];
     struct fab_arena arenas[ARENA_PROCESSES];
     int bells[ARENA_PROCESSES];
@@ -24,7 +25,8 @@ static inline void arena_attach(struct arena_world *w, uint32_t process) {
     struct fab_peer *s = w->peers[process];
     memset(s, 0, sizeof *s);
     CHECK_EQ(
-        fab_peer_init(s, &w->header, process, w->whole, w->whole + fab_block_offset(&w->header, process)), 0);
+        fab_peer_init(s, &w->header, process, w->whole, w->memory + fab_block_offset(&w->header, process)),
+        0);
     for (uint32_t other = 0; other < ARENA_PROCESSES; other++)
         fab_peer_set_bell(s, other, w->bells[other]);
     if (w->header.arena_bytes == 0)
@@ -54,8 +56,13 @@ static inline void arena_world_open(struct arena_world *w, uint64_t pages, uint6
     w->memfd = memfd_create("arena", MFD_CLOEXEC);
     CHECK(w->memfd >= 0);
     CHECK_EQ(ftruncate(w->memfd, (off_t)w->header.segment_bytes), 0);
-    w->whole = mmap(NULL, w->header.segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, w->memfd, 0);
-    CHECK(w->whole != MAP_FAILED);
+    w->memory = mmap(NULL, w->header.segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, w->memfd, 0);
+#ifdef __SANITIZE_THREAD__ /* it knows memory by its address: two mappings would be two memories */
+    w->whole = w->memory;
+#else
+    w->whole = mmap(NULL, w->header.segment_bytes, PROT_READ, MAP_SHARED, w->memfd, 0);
+#endif
+    CHECK(w->memory != MAP_FAILED && w->whole != MAP_FAILED);
     for (uint32_t p = 0; p < ARENA_PROCESSES; p++) {
         w->bells[p] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         w->peers[p] = calloc(1, sizeof *w->peers[p]);
@@ -73,6 +80,8 @@ static inline void arena_world_close(struct arena_world *w) {
         free(w->peers[p]);
         CHECK_EQ(close(w->bells[p]), 0);
     }
+    if (w->whole != w->memory)
+        CHECK_EQ(munmap(w->memory, w->header.segment_bytes), 0);
     CHECK_EQ(munmap(w->whole, w->header.segment_bytes), 0);
     CHECK_EQ(close(w->memfd), 0);
 }
