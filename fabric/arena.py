@@ -32,7 +32,7 @@ class Arena:
     def __init__(self, segment: Segment, lending: Lending, patience: float, memory_left: Callable[[], int]) -> None:
         """`patience` is how many seconds to wait for room; `memory_left` says how many bytes may be taken."""
         self._lending = lending
-        self._lock = threading.RLock()  # a finalizer may run inside any of this
+        self.lock = threading.RLock()  # a finalizer may run inside any of this
         self._own = memoryview(segment.own_arena())
         self._address = address_of(self._own)
         self._pages: Pages | None = Pages(self._own)
@@ -104,7 +104,7 @@ class Arena:
         at = address_of(buffer) - self._address
         if not 0 <= at <= self.size - buffer.nbytes:
             return None
-        with self._lock:
+        with self.lock:
             block = self._lending.find(at)
             if block < 0 or self._lending.retain(block) != 0:
                 return None
@@ -114,20 +114,20 @@ class Arena:
 
     def retain(self, block: int) -> None:
         """Keep a block once more."""
-        with self._lock:
+        with self.lock:
             self._lending.retain(block)
 
     def drop(self, block: int) -> None:
         """Keep it once less. Nothing happens in a forked child, whose parent goes on using it."""
         if os.getpid() != self._pid:
             return
-        with self._lock:
+        with self.lock:
             self._lending.drop(block)
             self._lending.trim(_KEPT)
 
     def lend(self, piece: Piece, reader: int) -> int:
         """Lend a piece to a process; return the loan."""
-        with self._lock:
+        with self.lock:
             loan = self._lending.lend(piece.block, piece.at, piece.bytes, reader)
         if loan < 0:
             out = self._lending.usage()[3]
@@ -141,7 +141,7 @@ class Arena:
         """Take back what was lent and never sent."""
         if os.getpid() != self._pid:
             return
-        with self._lock:
+        with self.lock:
             self._lending.unlend(loan)
 
     def parcel(self, pieces: list[Piece], inline: bytes = b"", whole: bool = False) -> Parcel:
@@ -152,13 +152,13 @@ class Arena:
 
     def usage(self) -> tuple[int, ...]:
         """Return bytes in blocks, bytes of memory, largest free stretch, loans, size, blocks."""
-        with self._lock:
+        with self.lock:
             self._lending.reclaim(0)
             return self._lending.usage()
 
     def close(self) -> None:
         """Let go of the mapping; what receivers and the program hold stays good."""
-        with self._lock:
+        with self.lock:
             self._pid = -1
             self._own = memoryview(b"")
             self._pages = None
@@ -166,7 +166,7 @@ class Arena:
             self._lending.close()
 
     def _take(self, size: int) -> int:
-        with self._lock:
+        with self.lock:
             offset = self._lending.take(size)
             if offset == -errno.ENOMEM and self._allow(size):
                 offset = self._lending.take(size)

@@ -286,9 +286,7 @@ class Receiver:
 
     def _decode(self, received: Received) -> None:
         lane, encoding = received.lane, received.encoding
-        data = self._data.get(lane)
-        if data is None:
-            data = self._data[lane] = self._lane_data(lane)
+        data = self._data.get(lane) or self._data_of(lane)
         if encoding == RAW and received.count == 1:  # an ask at a time is made of these
             at = received.start + HEADER_BYTES
             received.bodies = [data[at : at + received.size].tobytes()]
@@ -380,6 +378,12 @@ class Receiver:
             parts.append(data[at : at + size].tobytes())
             at += span
         return parts
+
+    def _data_of(self, lane: int) -> memoryview:
+        data = self._data.get(lane)
+        if data is None:
+            data = self._data[lane] = self._lane_data(lane)
+        return data
 
     def _lane_data(self, lane: int) -> memoryview:
         """The data of an incoming lane; lanes from P on are control lanes (native/fab_segment.h)."""

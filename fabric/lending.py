@@ -16,12 +16,35 @@ from fabric.errors import FabricError
 from fabric.ring import Peer
 
 ARENA: int = lib.FAB_WAITS_ARENA  # a reason to wait, as those of fabric.ring: some reader is done with a loan of ours
-LENT = 0x80  # in the encoding of a record: its body begins with a list of loans
 KEPT = 2**64 - 1  # in place of `end`: no record brought this loan, and a successor keeps it
 
 
-class Lending:
-    """One process's arena, and its receipts for what others lent it.
+class Receipts:
+    """What one process holds of others' arenas. Any thread may call `hold` and `done`."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer.c  # which keeps the mappings, whatever becomes of `peer`
+
+    def hold(self, owner: int, loan: int, offset: int, count: int, end: int) -> bool:
+        """Say that we hold a loan that came in a record; `end` is the counter of its lane behind the record.
+
+        False: it is not what the owner's table says, and nothing may be read.
+        """
+        return bool(lib.fab_loan_hold(self._peer, owner, loan, offset, count, end) == 0)
+
+    def done(self, owner: int, loan: int) -> None:
+        """Say that we are done with a loan: no view is left, and its record is committed."""
+        peer = self._peer
+        if peer is not None:  # a finalizer may run when all is closed
+            lib.fab_loan_done(peer, owner, loan)
+
+    def adopt(self) -> int:
+        """Be done with what only a dead predecessor held; before anything is received. Return how much it was."""
+        return int(lib.fab_loan_adopt(self._peer))
+
+
+class Lending(Receipts):
+    """One process's arena, beside its receipts for what others lent it.
 
     What a dead predecessor in this slot left lent stays where it is: the allocator is built around it. Calls
     that move nothing return a negative errno, as the C core does: what to do about it is the caller's to say.
@@ -33,7 +56,7 @@ class Lending:
         Raises:
             FabricError: there is no arena in this segment, or no memory for its tables.
         """
-        self._peer = peer.c  # which keeps the mappings, whatever becomes of `peer`
+        super().__init__(peer)
         self._c: Any = ffi.new("struct fab_arena *")
         self._usage = ffi.new("uint64_t[6]")
         rc = lib.fab_arena_open(self._c, self._peer)
@@ -102,20 +125,3 @@ class Lending:
         """Return bytes in blocks, resident, of the largest free run; loans out; bytes of the arena; blocks."""
         lib.fab_arena_usage(self._c, self._usage)
         return tuple(ffi.unpack(self._usage, 6))
-
-    def hold(self, owner: int, loan: int, offset: int, count: int, end: int) -> bool:
-        """Say that we hold a loan that came in a record; `end` is the counter of its lane behind the record.
-
-        False: it is not what the owner's table says, and nothing may be read.
-        """
-        return bool(lib.fab_loan_hold(self._peer, owner, loan, offset, count, end) == 0)
-
-    def done(self, owner: int, loan: int) -> None:
-        """Say that we are done with a loan: no view is left, and its record is committed."""
-        peer = self._peer
-        if peer is not None:  # a finalizer may run when all is closed
-            lib.fab_loan_done(peer, owner, loan)
-
-    def adopt(self) -> int:
-        """Be done with what only a dead predecessor held; before anything is received. Return how much it was."""
-        return int(lib.fab_loan_adopt(self._peer))

@@ -186,7 +186,7 @@ class DeadLetter(NamedTuple):
     told it (0: the coordinator), `seconds` when, on the monotonic clock. Where the message took its worker down
     there is more: `body` as it lay in the lane, not decoded (that may be what killed), and `encoding`, the name of
     how; `signal` that ended the worker, or ""; `stack`, the Python stack that faulthandler left, or "" (nothing is
-    left by SIGKILL).
+    left by SIGKILL). `buffers` are those that a pickle left out: pickle.loads(letter.body, buffers=letter.buffers).
     """
 
     agent: int
@@ -197,3 +197,4 @@ class DeadLetter(NamedTuple):
     encoding: str = ""
     signal: str = ""
     stack: str = ""
+    buffers: tuple[bytes, ...] = ()

@@ -8,7 +8,7 @@ from fabric.channel import Receiver
 from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.large import Large
-from fabric.lending import Lending
+from fabric.lending import Lending, Receipts
 from fabric.ring import Peer
 from fabric.segment import Segment
 from fabric.views import Views
@@ -31,9 +31,10 @@ def open_arena(
     process = peer.process
     if segment.layout.arena_range(process)[1] == 0:
         return None
+    receipts = Receipts(peer)
+    receipts.adopt()
     lending = Lending(peer)
-    lending.adopt()
-    receiver.borrow(Views(segment, lending, functools.partial(segment.head_of, process)))
+    receiver.borrow(Views(segment, receipts, functools.partial(segment.head_of, process)))
     arena = Arena(segment, lending, config.arena_timeout, memory_left)
     lanes = [peer.body_limit(lane) for lane in range(peer.processes) if lane != process or process]
     codec.lend(Large(arena, config.arena_threshold, min(lanes), codec), config.arena_threshold)

@@ -11,13 +11,17 @@ already committed was done when the worker died.
 import struct
 from typing import NamedTuple
 
-from fabric.messages import CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, MESSAGE, show
+from fabric.errors import EncodingError
+from fabric.messages import CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, LENT, MESSAGE, PICKLE, show
+from fabric.parcel import unpack
 from fabric.ring import BATCH_MAX, HEADER_BYTES
 from fabric.segment import Segment
+from fabric.views import copy_of
 
 _HEADER = struct.Struct("<IHBBQQQ")  # size, kind, encoding, flags, target, sender, correlation
 _PAD = 1
 _ALIGN = 16
+_MOST_KEPT = 64 << 20  # bytes of a message that are copied for a dead letter
 
 
 class Victim(NamedTuple):
@@ -30,6 +34,7 @@ class Victim(NamedTuple):
     correlation: int
     encoding: int
     body: bytes
+    buffers: tuple[bytes, ...]  # that its pickle left out
     again: int  # messages of its batch that its successor handles again, this one included
 
     def __str__(self) -> str:
@@ -65,7 +70,25 @@ def examine(segment: Segment, slot: int) -> Victim | None:
     _, kind, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
     if kind != MESSAGE:
         return None
-    return Victim(lane, begin, target, sender, correlation, encoding, bytes(data[at + HEADER_BYTES : at + size]), again)
+    contents = _contents(segment, lane, encoding, bytes(data[at + HEADER_BYTES : at + size]))
+    return Victim(lane, begin, target, sender, correlation, *contents, again)
+
+
+def _contents(segment: Segment, owner: int, encoding: int, body: bytes) -> tuple[int, bytes, tuple[bytes, ...]]:
+    """Return a body as it would lie in the lane had none of it been lent: encoding, bytes, buffers of a pickle."""
+    if not encoding & LENT:
+        return encoding, body, ()
+    encoding &= ~LENT
+    try:
+        entries, whole, rest = unpack(body)
+        size = sum(entry.bytes for entry in entries)
+        if size > _MOST_KEPT:
+            return encoding, f"({size:,} bytes: too many to be kept here)".encode(), ()
+        parts = copy_of(segment, owner, entries)
+    except EncodingError:
+        return encoding, body, ()
+    inline = parts.pop(0) if whole else bytes(rest)
+    return (encoding, inline, tuple(parts)) if encoding == PICKLE else (encoding, b"".join([inline, *parts]), ())
 
 
 def died_unclear(segment: Segment, slot: int) -> bool:

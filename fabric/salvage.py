@@ -6,12 +6,15 @@ told is reported; what the coordinator asked is failed by those who hold the ent
 workers asked is answered with the error.
 """
 
+import contextlib
 from collections.abc import Callable
 
 from fabric.channel import Received, Receiver, Sender
 from fabric.codec import Codec, refusal
-from fabric.errors import FabricError, WorkerLostError
-from fabric.messages import COORDINATOR, MESSAGE, REPLY
+from fabric.errors import EncodingError, FabricError, WorkerLostError
+from fabric.lending import Receipts
+from fabric.messages import COORDINATOR, LENT, MESSAGE, MIXED, REPLY
+from fabric.parcel import unpack
 from fabric.ring import MESSAGES
 from fabric.segment import Segment
 
@@ -19,8 +22,21 @@ from fabric.segment import Segment
 class _Headers(Receiver):
     """Reads the headers alone: decoding a body may be what the worker died of."""
 
+    receipts: Receipts
+
     def _decode(self, received: Received) -> None:
         received.bodies = []
+        if received.encoding & (LENT | MIXED):
+            parts = self._parts(self._data_of(received.lane), received)
+            for index, (encoding, part) in enumerate(zip(self._encodings(received), parts, strict=True)):
+                if encoding & LENT:
+                    self._hold(received.lane, part, received.end_of(index + 1))
+
+    def _hold(self, lane: int, body: bytes, end: int) -> None:
+        """Take what was lent in the dead one's name, so that it goes back with what it had taken itself."""
+        with contextlib.suppress(EncodingError):
+            for entry in unpack(body)[0]:
+                self.receipts.hold(lane, entry.loan, entry.offset, entry.bytes, end)
 
 
 def empty_lanes(
@@ -40,6 +56,7 @@ def empty_lanes(
     for process, bell in enumerate(bells):
         peer.set_bell(process, bell)
     receiver = _Headers(segment, peer, codec)
+    receipts = receiver.receipts = Receipts(peer)
     encoding, body = codec.encode(refusal(error))
     taken = 0
     while (received := receiver.receive()) is not None:
@@ -53,6 +70,7 @@ def empty_lanes(
                 elif back not in (COORDINATOR, slot):
                     Sender(peer, back).send_one(REPLY | encoding << 16, sender, correlation, body, target)
         receiver.commit(received.lane, received.end)
+    receipts.adopt()  # all is committed: what it held, and what we held for it, goes back to its owners
     peer.resume_outbox()
     for stray in peer.flush_outbox()[1]:
         if stray.kind == MESSAGE and stray.correlation == 0:

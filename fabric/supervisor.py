@@ -197,7 +197,7 @@ class Supervisor:
             return  # the one who asked is told, and may well ask again
         encoding = ENCODINGS.get(victim.encoding, str(victim.encoding))
         evidence = (victim.body, encoding, signal_name, death.stack)
-        letter = DeadLetter(victim.target, victim.sender, verdict, time.monotonic(), *evidence)
+        letter = DeadLetter(victim.target, victim.sender, verdict, time.monotonic(), *evidence, victim.buffers)
         self._unasked.put_aside(letter, told)
 
     def _succeed(self, slot: int) -> None:

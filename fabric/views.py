@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from fabric.errors import EncodingError
-from fabric.lending import Lending
+from fabric.lending import Receipts
 from fabric.parcel import READ_ONLY, Entry
 from fabric.private import Pages
 from fabric.segment import Segment
@@ -25,10 +25,10 @@ _MAP_NORESERVE = 0x4000  # as Linux has it; the mmap module names it from 3.13 o
 class Views:
     """What this process holds of others' arenas. `take` is for the thread that receives; views die anywhere."""
 
-    def __init__(self, segment: Segment, lending: Lending, head_of: Callable[[int], int]) -> None:
+    def __init__(self, segment: Segment, receipts: Receipts, head_of: Callable[[int], int]) -> None:
         """`head_of(lane)` is how far this process has committed one of its incoming lanes."""
         self._segment = segment
-        self._lending = lending
+        self._receipts = receipts
         self._head_of = head_of
         self._pagemap = _open_pagemap()
         self._pages: Pages | None = Pages(_map_privately(segment), self._pagemap)
@@ -44,7 +44,7 @@ class Views:
         taken = []
         assert self._pages is not None
         for entry in entries:
-            if not self._lending.hold(owner, entry.loan, entry.offset, entry.bytes, end):
+            if not self._receipts.hold(owner, entry.loan, entry.offset, entry.bytes, end):
                 raise EncodingError(
                     f"a message names {entry.bytes:,} bytes at {entry.offset:,} in the arena of process {owner}, "
                     "which lent us no such thing"
@@ -79,7 +79,7 @@ class Views:
 
     def _give_back(self, owner: int, loan: int, end: int) -> None:
         if self._head_of(owner) >= end:
-            self._lending.done(owner, loan)
+            self._receipts.done(owner, loan)
         else:
             self.unsettled.append((owner, loan, end))
 

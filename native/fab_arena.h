@@ -239,6 +239,19 @@ static inline int fab_arena_unlend(struct fab_arena *a, uint64_t loan) {
     return 0;
 }
 
+/* End the loans that a record of ours names, which nobody will get. `bytes` are those of its body. */
+static inline void fab_arena_unlend_named(struct fab_arena *a, const uint8_t *body, uint64_t bytes) {
+    struct fab_lent_list list;
+    struct fab_lent_entry entry;
+    if (bytes < sizeof list)
+        return;
+    memcpy(&list, body, sizeof list);
+    for (uint64_t i = 0; i < list.count && (i + 1) * sizeof entry <= bytes - sizeof list; i++) {
+        memcpy(&entry, body + sizeof list + i * sizeof entry, sizeof entry);
+        (void)fab_arena_unlend(a, entry.loan);
+    }
+}
+
 /* Give the memory of free pages back to the system, beyond `keep_bytes` of it, the largest runs first. Returns
  * how many bytes it took. */
 static inline uint64_t fab_arena_trim(struct fab_arena *a, uint64_t keep_bytes) {

@@ -142,7 +142,7 @@ static inline void fab_peer_outbox_resume(struct fab_peer *s) {
 /* Move the first record of the outbox to the lane its target lives behind. Returns 1 (moved), 0 when that lane
  * is full or the outbox empty, 2 when nobody can get it: then it is taken out and its header is in *stray. What
  * lies in an outbox may be a dead predecessor's: bytes that are no record are dropped, as from a lane; that too
- * is a stray, of no kind. */
+ * is a stray, of no kind. What was lent to nobody is taken back. Under the arena's lock. */
 static inline int fab_peer_outbox_step(struct fab_peer *s, struct fab_record *stray) {
     struct fab_consumer *c = &s->outbox_out;
     struct fab_record r;
@@ -169,8 +169,11 @@ static inline int fab_peer_outbox_step(struct fab_peer *s, struct fab_record *st
             fab_peer_intend_nothing(s);
         if (rc == 0)
             return 0;
-        if (rc < 0)
+        if (rc < 0) {
             *stray = r;
+            if ((r.encoding & FAB_LENT) != 0 && s->arena != NULL)
+                fab_arena_unlend_named(s->arena, c->data + offset + sizeof r, r.size);
+        }
     }
     c->read += span;
     fab_consumer_commit(c, c->read);

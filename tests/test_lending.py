@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from fabric import FabricError
-from fabric.lending import ARENA, KEPT, LENT, Lending
+from fabric.lending import ARENA, KEPT, Lending
+from fabric.messages import LENT
 from fabric.ring import Columns
 from fabric.segment import Segment
 from tests.loopback import loopback

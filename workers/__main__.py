@@ -91,6 +91,8 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     arena = open_arena(segment, peer, codec, receiver, config, available_bytes)
     senders: dict[int, Sender] = {process: LoneSender(peer, process) for process in range(peer.processes)}
     outbox = Outbox(peer, senders, intent)
+    if arena is not None:
+        outbox.guard = arena.lock
     first_token = time.monotonic_ns() // 1000 % 2**43  # nobody asks more than once a microsecond
     host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us, first_token)
     host.cursor = cursor

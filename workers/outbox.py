@@ -19,6 +19,7 @@ tail of one lane or of the region's, and before that store we write down what it
 
 from array import array
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from fabric.channel import Sender
@@ -65,6 +66,7 @@ class Outbox:
         self.undeliverable: Callable[[int, int, int], None] | None = None  # (target, sender, correlation)
         self.backed_up = False  # is there something that waits for room in a lane?
         self._spilled: list[Batch] = []
+        self.guard: AbstractContextManager[Any] = nullcontext()  # of the arena: what nobody can get is taken back
         self.lost = 0
         self.wants_attention = False  # the coordinator must look even if nobody there waits for anything
 
@@ -154,7 +156,8 @@ class Outbox:
     def retry(self) -> None:
         """Move what waits in the outbox region to the lanes, as far as there is room."""
         while True:
-            empty, strays = self._peer.flush_outbox()
+            with self.guard:
+                empty, strays = self._peer.flush_outbox()
             for stray in strays:
                 self.lost += 1
                 if stray.kind == MESSAGE and self.undeliverable is not None:
