@@ -38,6 +38,10 @@ class Receipts:
         if peer is not None:  # a finalizer may run when all is closed
             lib.fab_loan_done(peer, owner, loan)
 
+    def close(self) -> None:
+        """Let go of the mappings. Nothing but `done` can be called afterwards, and that does nothing."""
+        self._peer = None
+
     def adopt(self) -> int:
         """Be done with what only a dead predecessor held; before anything is received. Return how much it was."""
         return int(lib.fab_loan_adopt(self._peer))

@@ -47,6 +47,7 @@ INDEX_MASK = (1 << INDEX_BITS) - 1
 COORDINATOR = 0  # address, and process slot
 _BRIEF = 500  # characters of a text where there is little room
 CURSOR_UNCLEAR = 1 << 32  # in place of the index, while bodies of a batch are decoded or its replies encoded
+CURSOR_MAKING = 1 << 33  # likewise, while an agent is made; its address is in the second word
 CURSOR_LANE_SHIFT = 54  # a worker's cursor: lane << 54 | counter of the lane where the batch in hand begins
 
 
@@ -132,6 +133,13 @@ class TakeOverOrder(NamedTuple):
     control: int
     died_ns: int
     careful: bool = False  # a predecessor died and left unclear of which message: take one at a time, and say which
+
+
+class BarOrder(NamedTuple):
+    """Do not make this agent: that has killed workers. Whoever wants it is told `error`."""
+
+    address: int
+    error: Any
 
 
 class SkipOrder(NamedTuple):

@@ -12,7 +12,7 @@ import struct
 from typing import NamedTuple
 
 from fabric.errors import EncodingError
-from fabric.messages import CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, LENT, MESSAGE, PICKLE, show
+from fabric.messages import CURSOR_LANE_SHIFT, CURSOR_MAKING, CURSOR_UNCLEAR, LENT, MESSAGE, PICKLE, show
 from fabric.parcel import unpack
 from fabric.ring import BATCH_MAX, HEADER_BYTES
 from fabric.segment import Segment
@@ -96,6 +96,12 @@ def died_unclear(segment: Segment, slot: int) -> bool:
     return segment.cursor_of(slot)[0] == CURSOR_UNCLEAR
 
 
+def died_making(segment: Segment, slot: int) -> int:
+    """Return the address of the agent that this dead worker was making; 0 when it made none."""
+    index, address = segment.cursor_of(slot)
+    return address if index == CURSOR_MAKING else 0
+
+
 def count_messages(segment: Segment, slot: int) -> int:
     """Count the messages in the lanes to a worker that is dead: between their heads and their ends.
 
@@ -119,7 +125,7 @@ def count_messages(segment: Segment, slot: int) -> int:
 def in_hand(segment: Segment, slot: int) -> tuple[int, int] | None:
     """Return the cursor of a living worker, which names the message in hand; None when it has none."""
     index, where = segment.cursor_of(slot)
-    return (index, where) if index else None
+    return (index, where) if index and index != CURSOR_MAKING else None  # nobody limits how long a constructor takes
 
 
 def is_stopped(pid: int) -> bool:

@@ -18,9 +18,9 @@ from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
 from fabric.hangs import HangWatch, Sighting
-from fabric.messages import COORDINATOR, ENCODINGS, SHUTDOWN, DeadLetter, SkipOrder, TakeOverOrder
+from fabric.messages import COORDINATOR, ENCODINGS, SHUTDOWN, BarOrder, DeadLetter, SkipOrder, TakeOverOrder, show
 from fabric.pending import One
-from fabric.postmortem import Victim, died_unclear, examine, in_hand, is_stopped
+from fabric.postmortem import Victim, died_making, died_unclear, examine, in_hand, is_stopped
 from fabric.restart import GiveUp, RestartPolicy
 from fabric.salvage import empty_lanes
 from fabric.segment import Segment
@@ -29,6 +29,7 @@ from fabric.switchboard import Switchboard
 from fabric.unasked import Unasked
 
 _log = logging.getLogger("fabric")
+_MAKING = -1  # in place of a lane, where agents are blamed
 _AGAIN = 0.1  # seconds until something is tried again for which the machine had no room
 _START_PATIENCE = 60.0  # seconds until a worker that has not started is given up; a loaded machine is slow
 
@@ -56,6 +57,7 @@ class Supervisor:
         self._segment = segment
         self._strikes: dict[int, dict[tuple[int, int], int]] = {}  # slot: (lane, position) of a message: workers
         self._skips: dict[int, list[SkipOrder]] = {}
+        self._bars: dict[int, list[BarOrder]] = {}
         self._spawner: Spawner | None = None
         self._going: set[int] = set()  # sent away, and not seen dead yet
         self._hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
@@ -145,7 +147,9 @@ class Supervisor:
         unclear = begun and death.slot not in self._careful and died_unclear(self._segment, death.slot)
         if unclear:
             self._careful.add(death.slot)
-        decision = policy.died(time.monotonic(), unclear or progress != self._progress[death.slot])
+        barred = begun and self._blame_agent(death)
+        learnt = unclear or barred or progress != self._progress[death.slot]
+        decision = policy.died(time.monotonic(), learnt)
         self._progress[death.slot] = progress
         victim = examine(self._segment, death.slot) if begun else None
         why = self._hung.pop(death.pid, "")
@@ -190,6 +194,23 @@ class Supervisor:
         skips[:] = [skip for skip in skips if skip.position >= self._segment.head_of(slot, skip.lane)]
         skips.append(SkipOrder(victim.lane, victim.position, verdict))
 
+    def _blame_agent(self, death: Death) -> bool:
+        """Note that making an agent killed a worker. True: that was the last try."""
+        address = died_making(self._segment, death.slot)
+        if address == 0:
+            return False
+        where = (_MAKING, address)
+        strikes = self._strikes.get(death.slot, {}).get(where, 0) + 1
+        self._strikes[death.slot] = {where: strikes}
+        if strikes < self._config.max_attempts:
+            return False
+        error = WorkerLostError(death.slot, death.pid, death.exitcode)
+        how = error.signal_name or f"exit code {error.exitcode}"
+        verdict = PoisonMessageError(f"making {show(address)} (last: {how}, worker {death.slot})", strikes)
+        del self._strikes[death.slot]
+        self._bars.setdefault(death.slot, []).append(BarOrder(address, verdict))
+        return True
+
     def _put_aside(self, death: Death, victim: Victim, verdict: FabricError, signal_name: str) -> None:
         """Keep the message that will not be tried again, with what is known of the death."""
         told = victim.correlation == 0
@@ -205,7 +226,8 @@ class Supervisor:
             return
         try:
             take_over = TakeOverOrder(0, self._died_ns.get(slot, 0), slot in self._careful)
-            self.crew.start(slot, [take_over, *self._skips.get(slot, []), *self._spawner.orders_of(slot)])
+            learnt = [*self._skips.get(slot, []), *self._bars.get(slot, [])]
+            self.crew.start(slot, [take_over, *learnt, *self._spawner.orders_of(slot)])
         except Exception as error:  # no memory for the orders: to be tried again as if it had died
             self._worker_died(Death(slot, 0, None, f"{type(error).__name__}: {error}"))
 

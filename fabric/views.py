@@ -65,6 +65,7 @@ class Views:
         """Let go of what nobody looks at; views that are in use stay good, and are told to nobody when they go."""
         self._pid = -1
         self._pages = None
+        self._receipts.close()
         if self._pagemap >= 0:
             os.close(self._pagemap)
             self._pagemap = -1

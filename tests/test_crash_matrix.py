@@ -220,7 +220,6 @@ def test_an_agent_that_kills_its_worker_as_it_is_made_is_a_spawn_error(fab, way)
         fab.spawn_batch(CrashesAtStart, 1, placement=0, where="constructor", way=way)
 
 
-@pytest.mark.xfail(reason="the order is carried out again by each successor, until the worker is given up")
 def test_an_agent_that_kills_its_worker_as_it_is_made_does_not_cost_the_other_agents_there(fab, crasher):
     with pytest.raises(SpawnError):
         fab.spawn_batch(CrashesAtStart, 1, placement=0, where="constructor", way="os._exit")

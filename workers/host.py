@@ -13,8 +13,8 @@ from typing import Any
 
 from fabric.agent import Agent
 from fabric.codec import Codec, Undecodable, describe, refusal
-from fabric.errors import EncodingError
-from fabric.messages import COORDINATOR, ErrorInfo, PrewarmOrder, SpawnOrder
+from fabric.errors import EncodingError, FabricError
+from fabric.messages import COORDINATOR, CURSOR_MAKING, ErrorInfo, PrewarmOrder, SpawnOrder
 from fabric.workers.keeper import Kept
 from fabric.workers.messenger import WorkerMessenger
 from fabric.workers.outbox import Outbox
@@ -76,6 +76,7 @@ class Host(WorkerMessenger):
         self._agents: dict[int, Any] = {_NOWHERE: _Refuser, _NOBODY: _Idler}
         self._batchers: dict[int, Any] = {}
         self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
+        self.barred: dict[int, FabricError] = {}  # agents that are not to be made: that has killed workers
         self.careful = False  # one message a slice: a predecessor died, and it was not clear of which
         self.begun: Any = None  # our words that say, by lane, what they have begun
 
@@ -210,8 +211,13 @@ class Host(WorkerMessenger):
             kind, args, kwargs = pickle.loads(order.recipe)
             warm = self.warm.take(order.recipe, len(addresses)) if order.each is None else []
             for position, address in enumerate(addresses):
+                if address in self.barred:
+                    failures[position] = refusal(self.barred[address])
+                    continue
                 if address in self._agents:
                     continue  # it is here: the order comes again, from a lane that a predecessor had not committed
+                self.cursor[1] = address  # before the other word: what is said there is true at any moment
+                self.cursor[0] = CURSOR_MAKING
                 try:
                     agent = warm.pop() if warm else construct(kind, args, self._arguments(order, kwargs, position))
                     self._install(address, agent, order)
@@ -222,6 +228,7 @@ class Host(WorkerMessenger):
             info = describe(error)
             text = f"the class or its arguments cannot be had in the worker: {info.message}\n{info.traceback}"
             failures = dict.fromkeys(range(len(addresses)), refusal(EncodingError(text)))
+        self.cursor[0] = 0
         return failures
 
     def stop(self, addresses: Sequence[int]) -> None:

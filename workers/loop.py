@@ -28,6 +28,7 @@ from fabric.messages import (
     SHUTDOWN,
     SPAWN,
     STOP_AGENTS,
+    BarOrder,
     PrewarmOrder,
     SkipOrder,
     SpawnOrder,
@@ -302,6 +303,9 @@ class Loop:
         if isinstance(order, SkipOrder):
             self._receiver.skips.add((order.lane, order.position))
             return self._recovery.skip(order) if self._recovery is not None else None
+        if isinstance(order, BarOrder):
+            self._host.barred[order.address] = order.error
+            return None
         if isinstance(order, StopOrder):
             return self._host.stop(array("Q", order.addresses))
         if isinstance(order, PrewarmOrder):
