@@ -147,9 +147,9 @@ class Supervisor:
         unclear = begun and death.slot not in self._careful and died_unclear(self._segment, death.slot)
         if unclear:
             self._careful.add(death.slot)
-        barred = begun and self._blame_agent(death)
-        learnt = unclear or barred or progress != self._progress[death.slot]
-        decision = policy.died(time.monotonic(), learnt)
+        if begun:
+            self._blame_agent(death)
+        decision = policy.died(time.monotonic(), unclear or progress != self._progress[death.slot])
         self._progress[death.slot] = progress
         victim = examine(self._segment, death.slot) if begun else None
         why = self._hung.pop(death.pid, "")
@@ -194,22 +194,21 @@ class Supervisor:
         skips[:] = [skip for skip in skips if skip.position >= self._segment.head_of(slot, skip.lane)]
         skips.append(SkipOrder(victim.lane, victim.position, verdict))
 
-    def _blame_agent(self, death: Death) -> bool:
-        """Note that making an agent killed a worker. True: that was the last try."""
+    def _blame_agent(self, death: Death) -> None:
+        """Note that making an agent killed a worker; see to it that it is not tried for ever."""
         address = died_making(self._segment, death.slot)
         if address == 0:
-            return False
+            return
         where = (_MAKING, address)
         strikes = self._strikes.get(death.slot, {}).get(where, 0) + 1
         self._strikes[death.slot] = {where: strikes}
         if strikes < self._config.max_attempts:
-            return False
+            return
         error = WorkerLostError(death.slot, death.pid, death.exitcode)
         how = error.signal_name or f"exit code {error.exitcode}"
         verdict = PoisonMessageError(f"making {show(address)} (last: {how}, worker {death.slot})", strikes)
         del self._strikes[death.slot]
         self._bars.setdefault(death.slot, []).append(BarOrder(address, verdict))
-        return True
 
     def _put_aside(self, death: Death, victim: Victim, verdict: FabricError, signal_name: str) -> None:
         """Keep the message that will not be tried again, with what is known of the death."""

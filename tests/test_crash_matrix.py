@@ -15,14 +15,16 @@ The idea of such a matrix is loky's. What an agent of the other worker counts sh
 """
 
 import contextlib
+import os
 import resource
+import signal
 import threading
 
 import pytest
 
 from fabric import AgentError, EncodingError, Fabric, PoisonMessageError, SpawnError, WorkerLostError
 from fabric.codec import Codec, Undecodable
-from tests.agents import Counter, Echo
+from tests.agents import Counter, Echo, FailsToStartAgain
 from tests.crash_agents import (
     Crasher,
     CrashesAtStart,
@@ -287,3 +289,15 @@ def test_a_given_up_worker_is_not_unpickled_for_in_the_coordinator(crasher):
     futures = [crasher.submit(CrashesWhenDecoded("segfault")) for _ in range(3)]
 
     assert {type(future.exception(timeout=PATIENCE)) for future in futures} <= {WorkerLostError, PoisonMessageError}
+
+
+def test_whoever_asks_an_agent_that_could_not_be_made_again_learns_why(fab, tmp_path):
+    flag = tmp_path / "broken"
+    agent = fab.spawn_batch(FailsToStartAgain, 1, placement=0, flag=str(flag))[0]
+    neighbour = fab.spawn_batch(Echo, 1, placement=0)[0]
+    flag.touch()
+    os.kill(next(w.pid for w in fab.statistics().workers if w.slot == 1), signal.SIGKILL)
+
+    with pytest.raises(PoisonMessageError, match="making agent"):
+        agent.ask(0, timeout=PATIENCE)
+    assert neighbour.ask("hello", timeout=PATIENCE) == "hello"

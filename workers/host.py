@@ -13,7 +13,7 @@ from typing import Any
 
 from fabric.agent import Agent
 from fabric.codec import Codec, Undecodable, describe, refusal
-from fabric.errors import EncodingError, FabricError
+from fabric.errors import EncodingError
 from fabric.messages import COORDINATOR, CURSOR_MAKING, ErrorInfo, PrewarmOrder, SpawnOrder
 from fabric.workers.keeper import Kept
 from fabric.workers.messenger import WorkerMessenger
@@ -76,7 +76,6 @@ class Host(WorkerMessenger):
         self._agents: dict[int, Any] = {_NOWHERE: _Refuser, _NOBODY: _Idler}
         self._batchers: dict[int, Any] = {}
         self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
-        self.barred: dict[int, FabricError] = {}  # agents that are not to be made: that has killed workers
         self.careful = False  # one message a slice: a predecessor died, and it was not clear of which
         self.begun: Any = None  # our words that say, by lane, what they have begun
 

@@ -61,6 +61,7 @@ class WorkerMessenger:
         self.finished: list[Ticket] = []  # of coroutines; the loop commits them when their replies are out
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
         self.errors = 0
+        self.barred: dict[int, FabricError] = {}  # agents that are not to be made: that has killed workers
         self.keeper: Keeper | None = None  # of snapshots; there is none without a segment
         self.arena: Arena | None = None  # likewise
         self.wait_for_returns: Callable[[Callable[[], bool], float], bool] | None = None  # for replies, which may wait
@@ -242,7 +243,8 @@ class WorkerMessenger:
 
     def missing(self, address: int) -> ErrorInfo:
         """What the sender to an agent that is not here gets."""
-        return refusal(AgentNotFoundError(f"{show(address)} has stopped, or never was"))
+        barred = self.barred.get(address)
+        return refusal(barred or AgentNotFoundError(f"{show(address)} has stopped, or never was"))
 
     def send_reply(self, to: int, address: int, correlation: int, value: Any) -> None:
         """Queue the reply of the agent at `address`; one that is too large goes as an error."""
