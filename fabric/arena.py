@@ -31,7 +31,7 @@ class Arena:
 
     def __init__(self, segment: Segment, lending: Lending, patience: float, memory_left: Callable[[], int]) -> None:
         """`patience` is how many seconds to wait for room; `memory_left` says how many bytes may be taken."""
-        self._lending = lending
+        self.lending = lending
         self.lock = threading.RLock()  # a finalizer may run inside any of this
         self._own = memoryview(segment.own_arena())
         self._address = address_of(self._own)
@@ -92,6 +92,10 @@ class Arena:
         """The bytes of a piece, to be written."""
         return self._own[piece.at : piece.at + piece.bytes]
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return a copy of bytes of this arena."""
+        return bytes(self._own[offset : offset + size])
+
     def hold(self, piece: Piece) -> memoryview:
         """Return a piece as memory that a program may keep: it stays until the last view of it is gone."""
         assert self._pages is not None
@@ -105,8 +109,8 @@ class Arena:
         if not 0 <= at <= self.size - buffer.nbytes:
             return None
         with self.lock:
-            block = self._lending.find(at)
-            if block < 0 or self._lending.retain(block) != 0:
+            block = self.lending.find(at)
+            if block < 0 or self.lending.retain(block) != 0:
                 return None
         return Piece(block, at, buffer.nbytes, buffer.readonly)
 
@@ -115,22 +119,22 @@ class Arena:
     def retain(self, block: int) -> None:
         """Keep a block once more."""
         with self.lock:
-            self._lending.retain(block)
+            self.lending.retain(block)
 
     def drop(self, block: int) -> None:
         """Keep it once less. Nothing happens in a forked child, whose parent goes on using it."""
         if os.getpid() != self._pid:
             return
         with self.lock:
-            self._lending.drop(block)
-            self._lending.trim(_KEPT)
+            self.lending.drop(block)
+            self.lending.trim(_KEPT)
 
     def lend(self, piece: Piece, reader: int) -> int:
         """Lend a piece to a process; return the loan."""
         with self.lock:
-            loan = self._lending.lend(piece.block, piece.at, piece.bytes, reader)
+            loan = self.lending.lend(piece.block, piece.at, piece.bytes, reader)
         if loan < 0:
-            out = self._lending.usage()[3]
+            out = self.lending.usage()[3]
             raise BackpressureError(
                 f"{out:,} payloads are lent already, and receivers have given none back: receive them more slowly, "
                 "or send smaller ones (those below arena_threshold need no loan)"
@@ -142,7 +146,7 @@ class Arena:
         if os.getpid() != self._pid:
             return
         with self.lock:
-            self._lending.unlend(loan)
+            self.lending.unlend(loan)
 
     def parcel(self, pieces: list[Piece], inline: bytes = b"", whole: bool = False) -> Parcel:
         """Make a body of these pieces, which are the parcel's from now on."""
@@ -153,8 +157,8 @@ class Arena:
     def usage(self) -> tuple[int, ...]:
         """Return bytes in blocks, bytes of memory, largest free stretch, loans, size, blocks."""
         with self.lock:
-            self._lending.reclaim(0)
-            return self._lending.usage()
+            self.lending.reclaim(0)
+            return self.lending.usage()
 
     def close(self) -> None:
         """Let go of the mapping; what receivers and the program hold stays good."""
@@ -163,13 +167,13 @@ class Arena:
             self._own = memoryview(b"")
             self._pages = None
             self.size = 0
-            self._lending.close()
+            self.lending.close()
 
     def _take(self, size: int) -> int:
         with self.lock:
-            offset = self._lending.take(size)
+            offset = self.lending.take(size)
             if offset == -errno.ENOMEM and self._allow(size):
-                offset = self._lending.take(size)
+                offset = self.lending.take(size)
             return offset
 
     def _allow(self, size: int) -> bool:
@@ -177,7 +181,7 @@ class Arena:
         left = self._memory_left() - _LEFT_TO_OTHERS
         if left < size:
             return False
-        self._lending.allow(min(left, size + _FRESH_AT_ONCE))
+        self.lending.allow(min(left, size + _FRESH_AT_ONCE))
         return True
 
     def _refusal(self, problem: int, size: int) -> BackpressureError:

@@ -38,6 +38,10 @@ class Receipts:
         if peer is not None:  # a finalizer may run when all is closed
             lib.fab_loan_done(peer, owner, loan)
 
+    def keep_only(self, loans: list[int]) -> None:
+        """Be done with what this process has lent to itself for its successors (KEPT), but for these."""
+        lib.fab_loan_keep_only(self._peer, loans, len(loans))
+
     def close(self) -> None:
         """Let go of the mappings. Nothing but `done` can be called afterwards, and that does nothing."""
         self._peer = None

@@ -183,4 +183,22 @@ static inline uint32_t fab_loan_adopt(struct fab_peer *s) {
     return ended;
 }
 
+/* Be done with what a process has lent to itself for its successors (FAB_KEPT), but for these loans. Its own
+ * process, before it lends itself more. Never waits. */
+static inline void fab_loan_keep_only(struct fab_peer *s, const uint64_t *loans, uint32_t count) {
+    uint32_t used = fab_loans_used(s, s->process);
+    for (uint32_t index = 0; index < used; index++) { /* relaxed, all: we are its writer */
+        struct fab_receipt *receipt = fab_peer_own_receipt(s, s->process, index);
+        uint64_t state = atomic_load_explicit(&receipt->state, memory_order_relaxed);
+        uint32_t found = 0;
+        if ((state & 3) != FAB_HELD || atomic_load_explicit(&receipt->end, memory_order_relaxed) != FAB_KEPT)
+            continue;
+        for (uint32_t i = 0; i < count; i++)
+            found |=
+                fab_loan_index(loans[i]) == index && fab_loan_generation(loans[i]) == (uint32_t)(state >> 2);
+        if (!found)
+            fab_receipt_done(s, s->process, receipt, (uint32_t)(state >> 2));
+    }
+}
+
 #endif

@@ -174,6 +174,7 @@ int fab_loan_hold(struct fab_peer *peer, uint32_t owner, uint64_t loan, uint64_t
                   uint64_t end);
 void fab_loan_done(struct fab_peer *peer, uint32_t owner, uint64_t loan);
 uint32_t fab_loan_adopt(struct fab_peer *peer);
+void fab_loan_keep_only(struct fab_peer *peer, const uint64_t *loans, uint32_t count);
 
 /* private views */
 int fab_view_renew(int pagemap, uint8_t *at, uint64_t bytes);

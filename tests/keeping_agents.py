@@ -109,3 +109,26 @@ class Promiser(Agent):
             self.handles.clear()
         else:
             self.handles.append(self.context.reply_later())
+
+
+class Huge(Agent):
+    """Its state is larger than a journal; tells how much its worker's arena holds when asked for it."""
+
+    NUMBERS = 600_000  # of 8 bytes each, and as many again of each value
+
+    def __init__(self):
+        self.seen = []
+
+    def on_message(self, body):
+        if body == "arena":
+            return self._host.arena.usage()
+        if body != "all":
+            self.seen.append(body)
+        return self.seen
+
+    def snapshot(self):
+        return self.seen, bytes([len(self.seen) % 256]) * 8 * self.NUMBERS
+
+    def restore(self, state):
+        self.seen, pattern = state
+        assert pattern == bytes([len(self.seen) % 256]) * 8 * self.NUMBERS

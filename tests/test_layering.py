@@ -42,8 +42,9 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.hangs",
         "fabric.workers.journal",
         "fabric.launch",
+        "fabric.payloads",
     ),
-    ("fabric.payloads",),
+    ("fabric.workers.vault",),
     (
         "fabric.workers.keeper",
         "fabric.workers.ledger",

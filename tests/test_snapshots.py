@@ -9,7 +9,12 @@ import time
 import pytest
 
 from fabric import AgentError, Fabric, WorkerLostError
-from tests.keeping_agents import AsyncLedger, BatchLedger, Large, Ledger, Promiser, Teller, Unkeepable
+from fabric.arena import Arena
+from fabric.lending import Lending
+from fabric.workers.journal import State
+from fabric.workers.vault import Vault
+from tests.keeping_agents import AsyncLedger, BatchLedger, Huge, Large, Ledger, Promiser, Teller, Unkeepable
+from tests.loopback import loopback
 
 PATIENCE = 30
 KINDS = [Ledger, BatchLedger, AsyncLedger]
@@ -156,7 +161,7 @@ def test_an_agent_whose_state_cannot_be_kept_or_restored_is_reported(how):
 
 def test_snapshots_that_do_not_fit_the_journal_are_given_up_with_a_word():
     letters = []
-    with Fabric(workers=1, journal_bytes=2**18, on_error=letters.append) as fab:
+    with Fabric(workers=1, journal_bytes=2**18, arena_bytes=0, on_error=letters.append) as fab:
         agents = fab.spawn_batch(Large, 10, snapshot_every=1)
         assert agents.ask_all(None) == [1] * 10
         assert agents.ask_all(None) == [2] * 10
@@ -228,3 +233,43 @@ def test_wrong_classes_and_options_are_refused(fab):
             fab.spawn_batch(Ledger, 1, snapshot_every=wrong)
     with pytest.raises(TypeError, match="snapshot_every"):
         fab.spawn_batch(Ledger, 1, snapshot_every="often")
+
+
+def test_snapshots_larger_than_the_journal_lie_in_the_arena_and_old_ones_do_not():
+    with Fabric(workers=1, journal_bytes=2**20, max_restarts=1_000, on_error=lambda letter: None) as fab:
+        agents = fab.spawn_batch(Huge, 3, snapshot_every=2)
+        told = []
+        for round in range(5):
+            for number in range(3):
+                agents.ask_all((round, number), timeout=PATIENCE)
+                told.append((round, number))
+            _kill(fab)
+            assert agents.ask_all("all", timeout=PATIENCE) == [told] * 3
+            loans, _, blocks = agents[0].ask("arena", timeout=PATIENCE)[3:]
+            assert (loans, blocks) == (3, 3), "one snapshot of each is kept"
+        agents[1:].stop(timeout=PATIENCE)
+        assert agents[0].ask("arena", timeout=PATIENCE)[3] == 1
+        assert fab.dead_letters() == []
+
+
+def test_a_snapshot_that_was_put_away_and_never_journalled_is_given_up():
+    with loopback(1, arena_bytes=2**20) as loop:
+        segment, peer = loop.segments[1], loop.peers[1]
+        arena = Arena(segment, Lending(peer), 0.0, lambda: 2**40)
+        vault = Vault(arena, 1, 4096)
+        small, large, lost = State(1, b"small"), State(1, b"x" * 5000), State(1, b"y" * 5000)
+        kept, torn = vault.put(large), vault.put(lost)
+        assert vault.put(small) == small
+        assert vault.get(kept) == large
+
+        successor = Arena(segment, Lending(peer), 0.0, lambda: 2**40)
+        vault = Vault(successor, 1, 4096)
+        assert (vault.get(kept), vault.get(torn)) == (large, lost)
+        assert successor.usage()[3] == 2
+        vault.keep_only([kept, small])
+        assert successor.usage()[3] == 1
+        assert vault.get(kept) == large
+        vault.drop([kept])
+        assert successor.usage()[3] == successor.usage()[5] == 0
+        for each in (arena, successor):
+            each.close()

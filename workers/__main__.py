@@ -36,6 +36,7 @@ from fabric.workers.loop import Loop
 from fabric.workers.outbox import Outbox
 from fabric.workers.publisher import Publisher
 from fabric.workers.recovery import Recovery
+from fabric.workers.vault import Vault
 
 _GRACE = 0.5  # seconds that on_stop may take after the coordinator has died
 
@@ -100,7 +101,8 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     host.wait_for_returns = functools.partial(_wait_for_returns, peer)
     register_messenger(host)
     counters = segment.counters()
-    keeper = host.keeper = Keeper(Journal(peer, segment.journal_data()), codec, host.unkept)
+    vault = None if arena is None else Vault(arena, slot, config.arena_threshold)
+    keeper = host.keeper = Keeper(Journal(peer, segment.journal_data()), codec, host.unkept, vault)
     recovery = Recovery(counters[PID], slot, segment.begun(), host.takes_once, keeper.kept)
     host.begun = segment.begun()
     publisher = Publisher(peer, senders, host, outbox, counters, boot.attention)

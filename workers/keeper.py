@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from fabric.codec import Codec
 from fabric.errors import FabricError
 from fabric.workers.journal import NO_STATE, Journal, Mark, Message, Owed, Run, State, States
+from fabric.workers.vault import Vault
 
 _MARGIN = 4096  # bytes, for marks
 _REPLAY_BYTES = 2 << 20  # of runs that a successor would have to go through: beyond it snapshots are taken
@@ -43,8 +44,17 @@ class Kept(NamedTuple):
 class Keeper:
     """The agents of one worker that have snapshots."""
 
-    def __init__(self, journal: Journal, codec: Codec, report: Callable[[int, BaseException], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        codec: Codec,
+        report: Callable[[int, BaseException], None],
+        vault: Vault | None = None,
+    ) -> None:
         """`report(address, error)` is told of an agent whose state cannot be kept; it lives on without."""
+        self._vault = vault
+        self.gone: list[State] = []  # the last snapshots of agents that were stopped
+        self._written: dict[int, State] = {}  # the last snapshots, as they are in the journal
         self._journal = journal
         self._codec = codec
         self._report = report
@@ -75,6 +85,14 @@ class Keeper:
         """Keep the state of an agent no more: it is gone."""
         self._unkept.pop(address, None)
         self._drop(address)
+        if address in self._written:
+            self.gone.append(self._written.pop(address))
+
+    def forget_gone(self) -> None:
+        """Give up the snapshots of agents that were stopped; once nobody makes them again."""
+        if self._vault is not None:
+            self._vault.drop(self.gone)
+        self.gone.clear()
 
     def _drop(self, address: int) -> None:
         if self._kept.pop(address, None) is not None:
@@ -161,7 +179,8 @@ class Keeper:
         mark = Mark(dict(self._handled), self._done)
         states = self._snapshots(list(self._new)) | self._unkept
         reserve = self._needed_for_all() + 2 * self._replay_bytes
-        if self._journal.room - Journal.span(states) < reserve or not self._journal.append_states(states, mark):
+        if self._journal.room - Journal.span(states) < reserve or not self._write(states, mark):
+            self._drop_from_vault(states)
             self._take_all(mark)
         self._settle()
 
@@ -170,9 +189,10 @@ class Keeper:
         start = self._journal.tail
         states = self._snapshots(list(self._kept)) | self._unkept
         owed = list(self._owed.values())
-        if (not owed or self._journal.append_owed(owed)) and self._journal.append_states(states, mark):
+        if (not owed or self._journal.append_owed(owed)) and self._write(states, mark):
             self._journal.forget(start)
             return
+        self._drop_from_vault(states)
         error = FabricError(
             f"the snapshots of this worker take {Journal.span(states):,} bytes, which do not fit its journal of "
             f"{self._journal.size:,}: raise journal_bytes; its agents go on without"
@@ -183,6 +203,18 @@ class Keeper:
         if owed:
             self._journal.append_owed(owed)
         self._journal.append_states(self._unkept, mark)
+
+    def _write(self, states: dict[int, State], mark: Mark) -> bool:
+        """Write snapshots to the journal; those that they replace are given up. False: there is no room."""
+        if not self._journal.append_states(states, mark):
+            return False
+        self._drop_from_vault({address: self._written.pop(address, NO_STATE) for address in states})
+        self._written.update(states)
+        return True
+
+    def _drop_from_vault(self, states: dict[int, State]) -> None:
+        if self._vault is not None:
+            self._vault.drop(states.values())
 
     def _settle(self) -> None:
         self._new.clear()
@@ -195,8 +227,8 @@ class Keeper:
         for address in addresses:
             state = self._states.get(address) if self._kept[address].coroutine else self._snapshot(address)
             if state is not None:
-                states[address] = state
-                self._resize(address, state)
+                states[address] = state if self._vault is None else self._vault.put(state)
+                self._resize(address, states[address])
         self.taken += len(states)
         return states
 
@@ -244,6 +276,8 @@ class Keeper:
                 refuse(entry)
         if not self._kept:
             self._journal.forget(self._journal.tail)
+            if self._vault is not None:
+                self._vault.keep_only([])
             return Mark({}, [])
         mark = next((entry.mark for entry in reversed(entries) if isinstance(entry, States)), Mark({}, []))
         self._handled, self._done = dict(mark.handled), list(mark.done)
@@ -276,6 +310,9 @@ class Keeper:
         for place, entry in enumerate(entries):
             if isinstance(entry, States):
                 last.update({address: (place, state) for address, state in entry.states.items()})
+        self._written = {address: state for address, (_, state) in last.items() if address in self._kept}
+        if self._vault is not None:
+            self._vault.keep_only(self._written.values())
         for address, (_, state) in last.items():
             kept = self._kept.get(address)
             if kept is None:
@@ -285,10 +322,11 @@ class Keeper:
                 self._drop(address)
                 continue
             self._resize(address, state)
+            found = state if self._vault is None else self._vault.get(state)
             if kept.coroutine:
-                self._states[address] = state
+                self._states[address] = found
             try:
-                kept.agent.restore(self._codec.decode(state.encoding, state.data))
+                kept.agent.restore(self._codec.decode(found.encoding, found.data))
             except Exception as error:
                 lose(address, error)
         return {address: place for address, (place, _) in last.items()}

@@ -288,6 +288,8 @@ class Loop:
             if correlation:
                 self._publisher.answer(correlation, *self._host.codec.encode_answer(answer))
         self._commit_all(received)
+        if self._keeper.gone:
+            self._keeper.forget_gone()
         self._counters[count.AGENTS] = self._host.count
 
     def _obey(self, order: Any) -> Any:
