@@ -231,14 +231,15 @@ static void survives(uint32_t first, uint32_t last, uint64_t seed) {
                        .header = &f.header,
                        .seed = seed};
     CHECK_EQ(pthread_create(&thread, NULL, vandalise, &v), 0);
-    for (int round = 0; round < ROUNDS || atomic_load(&v.written) < ROUNDS; round++)
-        step(&f, &seed, &t);
+    for (int round = 0; round < ROUNDS || atomic_load(&v.written) < ROUNDS || t.dropped == 0 || t.broken == 0;
+         round++)
+        step(&f, &seed, &t); /* until it has reached all of these, which a busy machine puts off */
     atomic_store(&v.stop, 1);
     CHECK_EQ(pthread_join(thread, NULL), 0);
     printf("(%llu received, %llu bytes dropped, %llu words written) ", (unsigned long long)t.received,
            (unsigned long long)t.dropped, (unsigned long long)atomic_load(&v.written));
-    CHECK(t.received > 0 && t.dropped > 0 && t.broken > 0 && t.sum != 0); /* it reached all of these */
-    for (uint32_t p = 0; p < 3; p++)                                      /* by now they may say anything */
+    CHECK(t.received > 0 && t.sum != 0);
+    for (uint32_t p = 0; p < 3; p++) /* by now they may say anything */
         atomic_store(&f.peers[p]->words->counters[FAB_COUNT_ALARMS], 0);
     fixture_fabric_close(&f);
 }
