@@ -38,9 +38,9 @@ struct fab_arena {
     uint32_t *unused; /* indices that were used and are free, the last freed last */
     uint32_t unused_count;
     uint32_t used_count;    /* indices that were ever used */
-    uint32_t next_look;     /* round robin in out[] */
+    uint64_t next_look;     /* round robin in out[] */
     _Atomic(uint64_t) *out; /* generation << 32 | reader << 16 | index */
-    _Atomic(uint32_t) out_count;
+    _Atomic(uint64_t) out_count;
     _Atomic(uint64_t) ended_count; /* grows with each loan that ends: out[] was changed */
 };
 
@@ -54,32 +54,44 @@ static inline const struct fab_receipt *fab_arena_receipt(const struct fab_arena
                             (uint32_t)(out & 0xffff));
 }
 
-/* Is there a loan that its reader is done with, or did one end while we looked? Any thread. Wait-free. */
-static inline int fab_arena_returned(const struct fab_arena *a) {
-    if (a == NULL)
-        return 0;
-    uint64_t ended = atomic_load_explicit(&a->ended_count, memory_order_acquire);
-    uint32_t count = atomic_load_explicit(&a->out_count, FAB_W2B); /* a loan given back since was counted */
-    for (uint32_t i = 0; i < count; i++) { /* acquire: who sees another loan here sees in ended_count why */
+/* W2b for an arena: is some reader done? Not L2: nothing is written on the strength of this look. The count is
+ * read likewise, for it has all loans that were sent before. Who sees that a loan was moved (acquire) sees in
+ * ended_count that one ended. */
+static inline int fab_arena_look(const struct fab_arena *a) {
+    uint64_t count = atomic_load_explicit(&a->out_count, FAB_W2B);
+    for (uint64_t i = 0; i < count; i++) {
         uint64_t out = atomic_load_explicit(&a->out[i], memory_order_acquire);
         const struct fab_receipt *receipt = fab_arena_receipt(a, out);
-        /* W2b for an arena; not L2: nothing is written on the strength of this look */
-        if (atomic_load_explicit(&receipt->state, FAB_W2B) ==
-            fab_receipt_state((uint32_t)(out >> 32), FAB_DONE))
+        uint64_t done = fab_receipt_state((uint32_t)(out >> 32), FAB_DONE);
+        if (atomic_load_explicit(&receipt->state, FAB_W2B) == done)
             return 1;
     }
-    return atomic_load_explicit(&a->ended_count, memory_order_acquire) != ended;
+    return 0;
+}
+
+/* Is there a loan that its reader is done with? Any thread: when one ended meanwhile, another took its place and
+ * may have been missed, so we look again. */
+static inline int fab_arena_returned(const struct fab_arena *a) {
+    uint64_t ended = 0;
+    uint64_t before = 1;
+    while (a != NULL && ended != before) {
+        before = atomic_load_explicit(&a->ended_count, memory_order_acquire);
+        if (fab_arena_look(a))
+            return 1;
+        ended = atomic_load_explicit(&a->ended_count, memory_order_acquire);
+    }
+    return 0;
 }
 
 /* Note that a loan is out. */
 static inline void fab_arena_note(struct fab_arena *a, uint32_t index, uint32_t generation, uint32_t reader,
                                   uint32_t page) {
-    uint32_t count = atomic_load_explicit(&a->out_count, memory_order_relaxed); /* relaxed: ours */
-    a->lent[index] = (struct fab_lent){page, count};
+    uint64_t count = atomic_load_explicit(&a->out_count, memory_order_relaxed); /* relaxed: ours */
+    a->lent[index] = (struct fab_lent){page, (uint32_t)count};
     atomic_store_explicit(&a->out[count], (uint64_t)generation << 32 | (uint64_t)reader << 16 | index,
                           memory_order_release);
-    atomic_store_explicit(&a->out_count, count + 1,
-                          memory_order_seq_cst); /* for W2b, before the loan is sent */
+    /* seq_cst: for W2b, before the loan is sent */
+    atomic_store_explicit(&a->out_count, count + 1, memory_order_seq_cst);
 }
 
 /* One reference less; the block is free at none. */
@@ -89,8 +101,8 @@ static inline void fab_arena_unref(struct fab_arena *a, uint32_t page) {
 }
 
 /* End a loan that is out. The shared word first: a successor must not find lent what is used anew. */
-static inline void fab_arena_end(struct fab_arena *a, uint32_t place) {
-    uint32_t last = atomic_load_explicit(&a->out_count, memory_order_relaxed) - 1; /* relaxed: ours, all */
+static inline void fab_arena_end(struct fab_arena *a, uint64_t place) {
+    uint64_t last = atomic_load_explicit(&a->out_count, memory_order_relaxed) - 1; /* relaxed: ours, all */
     uint64_t out = atomic_load_explicit(&a->out[place], memory_order_relaxed);
     uint64_t moved = atomic_load_explicit(&a->out[last], memory_order_relaxed);
     uint32_t index = (uint32_t)(out & 0xffff);
@@ -100,7 +112,7 @@ static inline void fab_arena_end(struct fab_arena *a, uint32_t place) {
                           memory_order_release);
     atomic_store_explicit(&a->out[place], moved, memory_order_release);
     atomic_store_explicit(&a->out_count, last, memory_order_release);
-    a->lent[moved & 0xffff].place = place;
+    a->lent[moved & 0xffff].place = (uint32_t)place;
     a->unused[a->unused_count++] = index;
     fab_arena_unref(a, a->lent[index].page);
 }
@@ -108,8 +120,8 @@ static inline void fab_arena_end(struct fab_arena *a, uint32_t place) {
 /* Look at up to `most` loans, in turn (0: at all), and end those whose reader is done. Returns how many. Turns go
  * downwards: the loan that takes the place of one that ended comes from above, where all were looked at. */
 static inline uint32_t fab_arena_reclaim(struct fab_arena *a, uint32_t most) {
-    uint32_t count = atomic_load_explicit(&a->out_count, memory_order_relaxed); /* relaxed: ours, all */
-    uint32_t looks = most != 0 && most < count ? most : count;
+    uint64_t count = atomic_load_explicit(&a->out_count, memory_order_relaxed); /* relaxed: ours, all */
+    uint64_t looks = most != 0 && most < count ? most : count;
     uint32_t ended = 0;
     if (looks == count)
         a->next_look = count;

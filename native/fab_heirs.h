@@ -157,9 +157,8 @@ static inline void fab_arena_close(struct fab_arena *a) {
     memset(a, 0, sizeof *a);
 }
 
-/* Set up the arena of a process, with what a predecessor left lent. Returns 0, -EINVAL (there is none), -ENOMEM.
- * Its owner, before it sends anything; the bells are set. */
-static inline int fab_arena_open(struct fab_arena *a, struct fab_peer *s) {
+/* Private memory for an arena without blocks. Returns 0, -EINVAL (there is none), -ENOMEM. */
+static inline int fab_arena_prepare(struct fab_arena *a, struct fab_peer *s) {
     const struct fab_header *h = &s->header;
     uint64_t pages = h->arena_bytes / FAB_PAGE;
     memset(a, 0, sizeof *a);
@@ -172,18 +171,29 @@ static inline int fab_arena_open(struct fab_arena *a, struct fab_peer *s) {
     a->lent = calloc(h->loans + 1, sizeof *a->lent);
     a->unused = calloc(h->loans + 1, sizeof *a->unused);
     a->out = calloc(h->loans + 1, sizeof *a->out);
+    if (a->lent != NULL && a->unused != NULL && a->out != NULL &&
+        fab_pages_open(&a->pages, pages < FAB_NO_PAGE ? (uint32_t)pages : FAB_NO_PAGE - 1) == 0)
+        return 0;
+    fab_arena_close(a);
+    return -ENOMEM;
+}
+
+/* Set up the arena of a process, with what a predecessor left lent. Returns 0, -EINVAL (there is none), -ENOMEM.
+ * Its owner, before it sends anything; the bells are set. */
+static inline int fab_arena_open(struct fab_arena *a, struct fab_peer *s) {
+    int rc = fab_arena_prepare(a, s);
+    if (rc != 0)
+        return rc;
     struct fab_heir *heirs = calloc((size_t)a->used_count + 1, sizeof *heirs);
-    int rc = fab_pages_open(&a->pages, pages < FAB_NO_PAGE ? (uint32_t)pages : FAB_NO_PAGE - 1);
-    if (rc != 0 || a->lent == NULL || a->unused == NULL || a->out == NULL || heirs == NULL) {
-        free(heirs);
+    if (heirs == NULL) {
         fab_arena_close(a);
         return -ENOMEM;
     }
     fab_heirs_read(a, heirs);
-    for (uint32_t lane = 0; lane < 2 * h->processes; lane++)
+    for (uint32_t lane = 0; lane < 2 * s->header.processes; lane++)
         fab_heirs_walk(a, heirs, &s->out[lane]);
     fab_heirs_walk(a, heirs, &s->outbox_in);
-    fab_heirs_place(a, heirs, fab_heirs_settle(a, heirs));
+    fab_heirs_place(a, heirs, fab_heirs_settle(a, heirs)); /* receipts are read behind all lanes */
     fab_heirs_clear(a);
     free(heirs);
     s->arena = a;

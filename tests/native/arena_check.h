@@ -39,9 +39,9 @@ static inline void arena_check_tables(const struct fab_pages *p) {
 
 /* Every loan that is out lies in a block that lives, and is where it says. */
 static inline void arena_check_loans(const struct fab_arena *a) {
-    uint32_t count = atomic_load(&a->out_count);
+    uint64_t count = atomic_load(&a->out_count);
     CHECK(count + a->unused_count == a->used_count && a->used_count <= a->peer->header.loans);
-    for (uint32_t place = 0; place < count; place++) {
+    for (uint64_t place = 0; place < count; place++) {
         uint32_t index = (uint32_t)(atomic_load(&a->out[place]) & 0xffff);
         CHECK(index < a->used_count && a->lent[index].place == place);
         CHECK(fab_pages_is_block(&a->pages, a->lent[index].page));

@@ -13,6 +13,7 @@
 #include "arena_world.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #define PAGES 8u
 #define LOANS 6u
@@ -35,9 +36,9 @@ static uint64_t payload_words(uint64_t n) {
     return 1 + n * 37 % (2 * FAB_PAGE / 8);
 }
 
-/* Sleep until a reader is done with something; at most the time that it takes to be sure that it does not come. */
+/* Sleep until a reader is done with something. */
 static void await_arena(struct fab_peer *s) {
-    CHECK(fab_peer_wait(s, FAB_WAITS_ARENA | FAB_WAITS_ROOM, -1, -1) >= 0);
+    CHECK(fab_peer_wait(s, FAB_WAITS_ARENA, -1, -1) >= 0);
 }
 
 static uint64_t take(struct stress *s, uint64_t bytes) {
@@ -162,7 +163,45 @@ static void payloads_stay_until_their_reader_is_done_and_then_come_back(void) {
     arena_world_close(&s.w);
 }
 
-static const struct check_test tests[] = {TEST(payloads_stay_until_their_reader_is_done_and_then_come_back)};
+/* Lend, hold, give back and reclaim, all in one thread. */
+static void *turn_over(void *arg) {
+    struct stress *s = arg;
+    struct fab_arena *a = &s->w.arenas[OWNER];
+    for (uint32_t n = 0; n < MESSAGES; n++) {
+        uint64_t loans[3];
+        uint64_t at = (uint64_t)fab_arena_take(a, 1);
+        for (int i = 0; i < 3; i++)
+            loans[i] = (uint64_t)fab_arena_lend(a, at, at, 1, READER);
+        for (int i = 0; i < 3; i++) {
+            CHECK_EQ(fab_loan_hold(s->w.peers[READER], OWNER, loans[i], at, 1, FAB_KEPT), 0);
+            fab_loan_done(s->w.peers[READER], OWNER, loans[i]);
+        }
+        CHECK_EQ(fab_arena_drop(a, at), 0);
+        CHECK_EQ(fab_arena_reclaim(a, 0), 3);
+        if (n % 64 == 0)
+            sched_yield();
+    }
+    atomic_store_explicit(&s->messages, 0, memory_order_relaxed);
+    return NULL;
+}
+
+static void one_thread_may_wait_for_an_arena_that_another_uses(void) {
+    static struct stress s;
+    pthread_t owner;
+    uint64_t seen = 0;
+    arena_world_open(&s.w, PAGES, LOANS);
+    atomic_init(&s.messages, 1);
+    CHECK_EQ(pthread_create(&owner, NULL, turn_over, &s), 0);
+    while (atomic_load_explicit(&s.messages, memory_order_relaxed) != 0)
+        seen += (uint64_t)fab_peer_has_reason(s.w.peers[OWNER], FAB_WAITS_ARENA);
+    CHECK_EQ(pthread_join(owner, NULL), 0);
+    printf("(%llu times) ", (unsigned long long)seen);
+    CHECK_EQ(fab_peer_has_reason(s.w.peers[OWNER], FAB_WAITS_ARENA), 0);
+    arena_world_close(&s.w);
+}
+
+static const struct check_test tests[] = {TEST(one_thread_may_wait_for_an_arena_that_another_uses),
+                                          TEST(payloads_stay_until_their_reader_is_done_and_then_come_back)};
 
 int main(void) {
     return CHECK_RUN(tests, 60);

@@ -80,6 +80,26 @@ static void what_was_freed_last_is_taken_first(void) {
     arena_world_close(&w);
 }
 
+/* 16 and 17 pages are of one class, and the first eight of it that are looked at are too short. */
+static void the_last_run_of_a_class_is_found_too(void) {
+    struct arena_world w;
+    arena_world_open(&w, 17 + 1 + 20 * 17, 16);
+    struct fab_arena *a = &w.arenas[0];
+    CHECK_EQ(fab_arena_take(a, 17 * FAB_PAGE), 0);
+    CHECK_EQ(fab_arena_take(a, FAB_PAGE), 17 * FAB_PAGE);
+    for (uint64_t i = 0; i < 20; i++) {
+        CHECK_EQ(fab_arena_take(a, 16 * FAB_PAGE), (18 + 17 * i) * FAB_PAGE);
+        CHECK_EQ(fab_arena_take(a, FAB_PAGE), (18 + 17 * i + 16) * FAB_PAGE);
+    }
+    CHECK_EQ(fab_arena_drop(a, 0), 0);
+    for (uint64_t i = 0; i < 20; i++)
+        CHECK_EQ(fab_arena_drop(a, (18 + 17 * i) * FAB_PAGE), 0);
+    CHECK_EQ(fab_arena_take(a, 18 * FAB_PAGE), -ENOSPC);
+    CHECK_EQ(fab_arena_take(a, 17 * FAB_PAGE), 0);
+    CHECK_EQ(fab_arena_take(a, 17 * FAB_PAGE), -ENOSPC);
+    arena_world_close(&w);
+}
+
 static void trim_gives_back_the_largest_runs_and_no_more_than_is_over(void) {
     struct arena_world w;
     arena_world_open(&w, 64, 16);
@@ -171,6 +191,24 @@ static void loans_run_out_and_come_back(void) {
     arena_world_close(&w);
 }
 
+/* Wherever the last look ended: the loan that takes the place of one that ended must not be missed. */
+static void a_look_at_all_loans_misses_none(void) {
+    struct arena_world w;
+    uint64_t loans[5];
+    arena_world_open(&w, 8, 16);
+    struct fab_arena *a = &w.arenas[0];
+    CHECK_EQ(fab_arena_take(a, 1), 0);
+    for (int i = 0; i < 5; i++)
+        loans[i] = (uint64_t)fab_arena_lend(a, 0, 0, 1, 1);
+    CHECK_EQ(fab_arena_reclaim(a, 2), 0);
+    for (int i = 0; i < 5; i += 4) {
+        CHECK_EQ(fab_loan_hold(w.peers[1], 0, loans[i], 0, 1, 64), 0);
+        fab_loan_done(w.peers[1], 0, loans[i]);
+    }
+    CHECK_EQ(fab_arena_reclaim(a, 0), 2);
+    arena_world_close(&w);
+}
+
 static void generations_wrap_past_0(void) {
     struct arena_world w;
     arena_world_open(&w, 8, 16);
@@ -230,6 +268,60 @@ static void a_descriptor_that_is_not_what_the_owner_wrote_is_refused(void) {
     arena_world_close(&w);
 }
 
+/* Whatever stands in our table, or in a record: only what agrees, and can be, is kept. */
+static void a_successor_believes_neither_its_table_nor_a_record(void) {
+    const struct fab_lent_entry spoilt[] = {
+        {0, 0, 9 * FAB_PAGE, 0},            /* more than the arena */
+        {0, 8 * FAB_PAGE, 1, 0},            /* behind it */
+        {0, 0 - UINT64_C(8), 16, 0},        /* past 2^64 */
+        {0, UINT64_C(1) << 50, FAB_PAGE, 0} /* far behind it */
+    };
+    struct arena_world w;
+    for (uint32_t i = 0; i < 5; i++) {
+        arena_world_open(&w, 8, 16);
+        struct fab_arena *a = &w.arenas[0];
+        CHECK_EQ(fab_arena_take(a, 1), 0);
+        struct fab_lent_entry entry = {.loan = (uint64_t)fab_arena_lend(a, 0, 0, 100, 1), .bytes = 100};
+        if (i < 4) {
+            atomic_store(&a->loans[0].offset, spoilt[i].offset);
+            atomic_store(&a->loans[0].bytes, spoilt[i].bytes);
+            entry.offset = spoilt[i].offset;
+            entry.bytes = spoilt[i].bytes;
+        } else {
+            entry.offset = 8; /* not what the table says: nobody could ever hold it */
+        }
+        arena_send(w.peers[0], 1, &entry, 1);
+        arena_replace(&w, 0);
+        CHECK_EQ(arena_usage(a, 3), 0);
+        CHECK_EQ(arena_usage(a, 2), 8 * FAB_PAGE);
+        arena_world_close(&w);
+    }
+}
+
+/* A list that claims more entries than its record has, and a record too short for a list. */
+static void a_record_that_lies_about_its_length_is_read_as_far_as_it_goes(void) {
+    struct arena_world w;
+    arena_world_open(&w, 8, 16);
+    struct fab_arena *a = &w.arenas[0];
+    CHECK_EQ(fab_arena_take(a, 1), 0);
+    struct {
+        struct fab_lent_list list;
+        struct fab_lent_entry entry;
+    } body = {{UINT32_MAX, 0}, {.loan = (uint64_t)fab_arena_lend(a, 0, 0, 100, 1), .bytes = 100}};
+    struct fab_record r = {.kind = ARENA_KIND, .encoding = FAB_LENT};
+    for (r.size = 0; r.size < sizeof body; r.size++)
+        CHECK_EQ(fab_peer_send(w.peers[0], 1, &r, &body), 1);
+    arena_replace(&w, 0);
+    CHECK_EQ(arena_usage(a, 3), 0);
+    CHECK_EQ(fab_arena_take(a, 1), 0);
+    body.entry.loan = (uint64_t)fab_arena_lend(a, 0, 0, 100, 1);
+    r.size = sizeof body;
+    CHECK_EQ(fab_peer_send(w.peers[0], 2, &r, &body), 1);
+    arena_replace(&w, 0);
+    CHECK_EQ(arena_usage(a, 3), 1);
+    arena_world_close(&w);
+}
+
 static void who_waits_for_the_arena_is_rung(void) {
     struct arena_world w;
     arena_world_open(&w, 8, 16);
@@ -265,13 +357,17 @@ static const struct check_test tests[] = {
     TEST(a_block_lives_until_its_last_reference),
     TEST(fresh_memory_is_taken_only_as_allowed_and_resident_memory_first),
     TEST(what_was_freed_last_is_taken_first),
+    TEST(the_last_run_of_a_class_is_found_too),
     TEST(trim_gives_back_the_largest_runs_and_no_more_than_is_over),
     TEST(a_loan_ends_when_its_reader_is_done),
     TEST(a_loan_that_was_never_sent_is_ended_by_its_owner),
     TEST(loans_run_out_and_come_back),
+    TEST(a_look_at_all_loans_misses_none),
     TEST(generations_wrap_past_0),
     TEST(what_does_not_lie_in_its_block_is_not_lent),
     TEST(a_descriptor_that_is_not_what_the_owner_wrote_is_refused),
+    TEST(a_successor_believes_neither_its_table_nor_a_record),
+    TEST(a_record_that_lies_about_its_length_is_read_as_far_as_it_goes),
     TEST(who_waits_for_the_arena_is_rung),
     TEST(a_process_without_an_arena_has_none),
 };

@@ -115,6 +115,7 @@ static inline void fixture_fabric_open(struct fixture_fabric *f, uint32_t proces
                                     .outbox_bytes = 2 * lane_bytes,
                                     .journal_bytes = 2 * lane_bytes,
                                     .arena_bytes = FAB_PAGE,
+                                    .loans = 8,
                                     .max_agents = 64};
     CHECK(processes <= FIXTURE_PROCESSES);
     CHECK_EQ(fab_header_init(&f->header), 0);

@@ -4,6 +4,7 @@
  *
  *   interleave_test.c     this: the scenarios, and the faults that each must be noticed
  *   interleave_acts.h     what coroutines do: produce, consume, ask, answer, wait for room, for quiet
+ *   interleave_loans.h    the same for what is lent from an arena
  *   interleave_world.h    the segment, the supervisor
  *   weak.h                stale reads and bells, in place of <stdatomic.h>, memcpy and system calls
  *   weak_memory.h         which old values a load may still read
@@ -25,7 +26,7 @@ int main(void) {
     return 0;
 }
 #else
-#include "interleave_acts.h"
+#include "interleave_loans.h"
 
 #define DEADLINE_S 600
 
@@ -166,6 +167,22 @@ static void close_outbox(void) {
             explore_fail("published twice: record %u of the outbox", n);
 }
 
+static void open_loans(void) {
+    world_open_with(2, FAB_PAGE, 1);
+    world.messages = 2;
+    loan_announce();
+    start(1, "owner", loan_own, 1);
+    start(0, "reader", loan_read, 1);
+    world_start_supervisor();
+}
+
+static void close_loans(void) {
+    demand_end_of(1);
+    for (uint32_t n = 0; n < world.messages; n++)
+        if (world.handled[1][n] == 0)
+            explore_fail("stuck or lost: message %u", n);
+}
+
 static const struct explore_scenario scenarios[] = {
     {"lane", open_small_lane, lane_verdict, 2},
     {"full lane", open_full_lane, lane_verdict, 1},
@@ -174,6 +191,7 @@ static const struct explore_scenario scenarios[] = {
     {"room", open_room, close_room, 1},
     {"quiet", open_quiet_of_two, close_quiet, 1},
     {"outbox", open_outbox_of_two, close_outbox, 1},
+    {"loans", open_loans, close_loans, 1},
 };
 /* A minute more. */
 static const struct explore_scenario longer[] = {
@@ -185,6 +203,7 @@ static const struct explore_scenario longer[] = {
     {"quiet of 3", open_quiet_of_three, close_quiet, 0},
     {"outbox of 3", open_outbox_of_three, close_outbox, 1},
     {"outbox", open_outbox_of_two, close_outbox, 2},
+    {"loans", open_loans, close_loans, 2},
 };
 #define SCENARIOS (sizeof scenarios / sizeof *scenarios)
 
@@ -206,6 +225,12 @@ static const struct {
     {WORLD_NO_DEATH_BELL, "room", "a death without a bell", "stuck"},
     {WORLD_OUTBOX_NOT_RESUMED, "outbox", "a successor that does not look at the intent", "twice"},
     {WORLD_QUIET_TAILS_FIRST, "quiet", "quiet by tails before heads", "quiet"},
+    {WORLD_DONE_BEFORE_COMMIT, "loans", "done before it is committed", "lost"},
+    {WORLD_COMMIT_BEFORE_HOLD, "loans", "committed before it is held", "stuck"},
+    {WORLD_NO_BELL_FOR_ARENA, "loans", "done without a bell", "stuck"},
+    {WORLD_RECEIPTS_BEFORE_LANES, "loans", "an owner that looks for its loans in the wrong order",
+     "may still read"},
+    {WORLD_RECEIPTS_NOT_ADOPTED, "loans", "a reader that does not look at what it inherits", "stuck"},
 };
 #define FAULTS (sizeof faults / sizeof *faults)
 

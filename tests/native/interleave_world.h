@@ -30,6 +30,11 @@ enum world_fault {
     WORLD_SUCCESSOR_TOO_SOON,
     WORLD_QUIET_TAILS_FIRST,
     WORLD_OUTBOX_NOT_RESUMED,
+    WORLD_DONE_BEFORE_COMMIT,
+    WORLD_COMMIT_BEFORE_HOLD,
+    WORLD_NO_BELL_FOR_ARENA,
+    WORLD_RECEIPTS_BEFORE_LANES,
+    WORLD_RECEIPTS_NOT_ADOPTED,
     WORLD_FAULTS
 };
 
@@ -187,12 +192,14 @@ static inline struct fab_peer *world_enter(void) {
     return world_self();
 }
 
-static inline void world_open(uint32_t processes) {
+static inline void world_open_with(uint32_t processes, uint64_t arena_bytes, uint64_t loans) {
     world.header = (struct fab_header){.processes = processes,
                                        .lane_bytes = WORLD_LANE,
                                        .peer_lane_bytes = WORLD_LANE,
                                        .control_lane_bytes = WORLD_LANE,
                                        .outbox_bytes = WORLD_LANE,
+                                       .arena_bytes = arena_bytes,
+                                       .loans = loans,
                                        .max_agents = WORLD_MESSAGES};
     CHECK_EQ(fab_header_init(&world.header), 0);
     if (world.memory == NULL)
@@ -204,6 +211,10 @@ static inline void world_open(uint32_t processes) {
     world.passed_on = 0;
     memset(world.handled, 0, sizeof world.handled);
     memset(world.answered, 0, sizeof world.answered);
+}
+
+static inline void world_open(uint32_t processes) {
+    world_open_with(processes, 0, 0);
 }
 
 /* The data lane from one process to another is shared. All of it but `room` bytes is a PAD not yet read. */

@@ -42,7 +42,7 @@ static uint64_t near(uint64_t *seed, uint64_t word) {
     return words[fixture_below(seed, 7)];
 }
 
-/* Half of the words that it writes are counters: they are few, and decide what is read. */
+/* Half of the words that it writes are counters, or of loans and receipts: they are few, and decide what is read. */
 static uint64_t place(struct vandal *v) {
     uint64_t lines = 4 * (uint64_t)v->header->processes + 2;
     uint64_t at = v->begin + 8 * (fixture_random(&v->seed) % ((v->end - v->begin) / 8));
@@ -52,8 +52,13 @@ static uint64_t place(struct vandal *v) {
                                                   : at;
     for (uint32_t p = 0; p < v->header->processes; p++) {
         uint64_t block = fab_block_offset(v->header, p);
-        if (at >= block && at < block + fab_block_bytes(v->header, p))
-            return block + fab_heads_offset() + FAB_LINE * (fixture_random(&v->seed) % lines);
+        uint64_t loans = fab_loans_offset(v->header);
+        if (at < block || at >= block + fab_block_bytes(v->header, p))
+            continue;
+        if (which == 4)
+            return block + loans +
+                   8 * (fixture_random(&v->seed) % ((fab_data_offset(v->header, p, 0) - loans) / 8));
+        return block + fab_heads_offset() + FAB_LINE * (fixture_random(&v->seed) % lines);
     }
     return at;
 }
@@ -85,6 +90,32 @@ static uint64_t inspect(const struct fab_consumer *c, const struct fab_columns *
     return sum;
 }
 
+/* Open the arena, hold what there is, and lend all of it. Only the tables in the segment may be nonsense. */
+static void borrow(const struct fixture_fabric *f, struct fab_peer *s, uint32_t loans) {
+    struct fab_arena a;
+    uint64_t usage[6];
+    CHECK_EQ(fab_arena_open(&a, s), 0);
+    fab_arena_allow(&a, UINT64_MAX);
+    CHECK(fab_loan_adopt(s) <= f->header.processes * loans);
+    for (uint32_t n = 0; n < f->header.processes * loans; n++) {
+        const struct fab_loan *entry = fab_peer_loans(s, n / loans) + n % loans;
+        uint64_t generation = fab_loan_state_generation(atomic_load(&entry->state));
+        uint64_t loan = generation << 32 | n % loans;
+        uint64_t offset = atomic_load(&entry->offset);
+        uint64_t bytes = atomic_load(&entry->bytes);
+        if (fab_loan_hold(s, n / loans, loan, offset, bytes, 64) == 0)
+            CHECK(bytes <= f->header.arena_bytes && offset <= f->header.arena_bytes - bytes);
+        fab_loan_done(s, n / loans, loan);
+    }
+    int64_t at = fab_arena_take(&a, 1);
+    if (at >= 0)
+        while (fab_arena_lend(&a, (uint64_t)at, (uint64_t)at, 1, s->process) >= 0)
+            continue;
+    fab_arena_usage(&a, usage);
+    CHECK(usage[0] <= f->header.arena_bytes && usage[3] <= loans);
+    fab_arena_close(&a);
+}
+
 /* Take the ends of the lanes anew, as a successor does, where the words allow it. */
 static void succeed(struct fixture_fabric *f, uint32_t p) {
     struct fab_peer *made = calloc(1, sizeof *made);
@@ -93,6 +124,7 @@ static void succeed(struct fixture_fabric *f, uint32_t p) {
             fab_peer_set_bell(made, other, f->bells[other]);
         if (p != 0)
             fab_peer_outbox_resume(made);
+        borrow(f, made, (uint32_t)f->header.loans);
         struct fab_peer *before = f->peers[p];
         f->peers[p] = made;
         made = before;
@@ -199,14 +231,15 @@ static void survives(uint32_t first, uint32_t last, uint64_t seed) {
                        .header = &f.header,
                        .seed = seed};
     CHECK_EQ(pthread_create(&thread, NULL, vandalise, &v), 0);
-    for (int round = 0; round < ROUNDS || atomic_load(&v.written) < ROUNDS; round++)
-        step(&f, &seed, &t);
+    for (int round = 0; round < ROUNDS || atomic_load(&v.written) < ROUNDS || t.dropped == 0 || t.broken == 0;
+         round++)
+        step(&f, &seed, &t); /* until it has reached all of these, which a busy machine puts off */
     atomic_store(&v.stop, 1);
     CHECK_EQ(pthread_join(thread, NULL), 0);
     printf("(%llu received, %llu bytes dropped, %llu words written) ", (unsigned long long)t.received,
            (unsigned long long)t.dropped, (unsigned long long)atomic_load(&v.written));
-    CHECK(t.received > 0 && t.dropped > 0 && t.broken > 0 && t.sum != 0); /* it reached all of these */
-    for (uint32_t p = 0; p < 3; p++)                                      /* by now they may say anything */
+    CHECK(t.received > 0 && t.sum != 0);
+    for (uint32_t p = 0; p < 3; p++) /* by now they may say anything */
         atomic_store(&f.peers[p]->words->counters[FAB_COUNT_ALARMS], 0);
     fixture_fabric_close(&f);
 }

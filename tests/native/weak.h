@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <time.h>
 
 #define WEAK_BELLS 3u
@@ -26,6 +27,10 @@ struct weak_bell {
 };
 static struct weak_bell weak_bells[WEAK_BELLS];
 
+/* Private memory of a coroutine, which may die at any step: it all goes back when the next execution begins. */
+static uint8_t weak_heaps[EXPLORE_THREADS][4096];
+static uint32_t weak_heap_used[EXPLORE_THREADS];
+
 /* What was done outside the shared memory, and is remembered there: part of a state. */
 static inline uint64_t weak_outside_hash(uint64_t hash);
 
@@ -33,6 +38,7 @@ static inline uint64_t weak_outside_hash(uint64_t hash);
 static inline void weak_reset(void) {
     weak_memory_reset();
     memset(weak_bells, 0, sizeof weak_bells);
+    memset(weak_heap_used, 0, sizeof weak_heap_used);
 }
 
 static inline struct weak_bell *weak_bell(int fd) {
@@ -77,6 +83,15 @@ static inline int weak_poll(struct pollfd *fds) {
     explore_block(weak_is_rung, weak_bell(fds[0].fd));
     fds[0].revents = POLLIN;
     return 1;
+}
+
+static inline void *weak_calloc(size_t count, size_t bytes) {
+    uint32_t me = explore.current;
+    size_t rounded = (count * bytes + 15) & ~(size_t)15;
+    CHECK(me < EXPLORE_THREADS && rounded <= sizeof weak_heaps[me] - weak_heap_used[me]);
+    void *at = weak_heaps[me] + weak_heap_used[me];
+    weak_heap_used[me] += (uint32_t)rounded;
+    return memset(at, 0, rounded);
 }
 
 static inline int weak_clock(struct timespec *now) {
@@ -137,6 +152,10 @@ static inline uint64_t explore_state_hash(uint64_t hash) {
 #define ppoll(fds, count, limit, mask) ((void)(limit), (void)(count), weak_poll(fds))
 #define clock_gettime(clock, now) weak_clock(now)
 
+#define calloc(count, bytes) weak_calloc((count), (bytes))
+#define free(memory) ((void)(memory))
+
 #include "fab_batch.h"
+#include "fab_heirs.h"
 
 #endif
