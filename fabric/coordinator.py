@@ -105,7 +105,7 @@ class Fabric(CoordinatorMessenger):
         codec = Codec(self.config.encoding, self.config.allow_pickle)
         serve = weakref.WeakMethod(self._serve)  # threads hold what follows, and must not keep an unused fabric
         self._unasked = Unasked(self.config.allow_pickle, on_error, lambda *request: _call(serve, *request))
-        receiver = Receiver(self._segment, self._peer, codec)
+        receiver = self._receiver = Receiver(self._segment, self._peer, codec)
         self._arena = open_arena(self._segment, self._peer, codec, receiver, self.config, available_bytes)
         self._replies = Replies(self._peer, receiver, self._unasked.take)
         self._unasked.later = self._replies.run_later
@@ -123,8 +123,12 @@ class Fabric(CoordinatorMessenger):
         """Take down a fabric that could not be finished."""
         if hasattr(self, "_spawner"):
             self._shut_down(_LEAVE_QUICKLY)
-        else:
-            self._segment.close()
+            return
+        for name in ("_receiver", "_arena", "_peer"):
+            part = getattr(self, name, None)
+            if part is not None:
+                part.close()
+        self._segment.close()
 
     # Spawning.
 

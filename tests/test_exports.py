@@ -21,7 +21,6 @@ ERRORS = {
     "LayoutError",
     "MessageTooLargeError",
     "PoisonMessageError",
-    "Shared",
     "SpawnError",
     "WorkerLostError",
 }
@@ -32,6 +31,7 @@ PUBLIC = ERRORS | {
     "DeadLetter",
     "Fabric",
     "FabricConfig",
+    "Shared",
     "Statistics",
     "Wave",
     "WorkerStatistics",
