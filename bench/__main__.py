@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import requirements, table
+from bench import curve, requirements, table
 from bench.harness import Case, Result, Settings, run_case
 from bench.machine import facts
 
@@ -27,6 +28,10 @@ BENCHES = (
     "recovery",
     "protection",
     "crashes",
+    "large",
+    "sizes",
+    "threshold",
+    "growth",
 )
 REQUIREMENTS = "requirements"
 NOISY = 0.5  # load average from which on the machine was not ours alone
@@ -49,7 +54,7 @@ def run(wanted: dict[str, list[Case]], settings: Settings) -> list[Result]:
     for bench, its_cases in wanted.items():
         for case in its_cases:
             found = run_case(bench, case, settings)
-            table.show(found)
+            (curve if curve.is_one(found) else table).show(found)
             results += found
     return results
 
@@ -83,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         requirements.show(verdicts)
     lines = summarise(results)
     print("", *lines, sep="\n")
+    if asked.plot:
+        curve.plot(results, asked.plot)
     if asked.json:
         rows = [row.as_json() for row in results]
         marks = [vars(one.requirement) | {"measured": one.measured, "met": one.met} for one in verdicts]
@@ -103,11 +110,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smaller and fewer rounds, without the slow peers")
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write facts, results and verdicts there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves there (needs matplotlib)")
     parser.add_argument("--list", action="store_true", help="print the benches and their questions")
     asked = parser.parse_args(arguments)
     unknown = [name for name in asked.names if name not in (*BENCHES, REQUIREMENTS)]
     if unknown:
         parser.error(f"no bench is called {', '.join(unknown)}: choose from {', '.join((*BENCHES, REQUIREMENTS))}")
+    if asked.plot and importlib.util.find_spec("matplotlib") is None:  # before minutes of measuring
+        parser.error("--plot needs matplotlib: pip install matplotlib")
     if REQUIREMENTS in asked.names and len(asked.names) > 1:
         parser.error(f"{REQUIREMENTS!r} chooses its benches itself: give it alone")
     return asked

@@ -23,11 +23,13 @@ from fabric import Fabric, FabricConfig
 
 AGENTS = 1_000
 REPLIES = Metric("replies", "messages/s")
+_MESSAGES = {"dicts": (100_000, 300_000), "kilobytes": (50_000, 100_000)}  # quick, and not; others: more
 
 
 def cases(quick: bool) -> list[Case]:
     """Return a case per kind of body."""
-    return [_case(name, kind, quick) for name, kind in bodies.KINDS.items()]
+    kinds = bodies.KINDS | {"1 kB bytes": "kilobytes"}
+    return [_case(name, kind, quick) for name, kind in kinds.items()]
 
 
 def ours(
@@ -61,8 +63,7 @@ def _case(name: str, kind: str, quick: bool) -> Case:
         return Contestant(shown, call, {"kind": kind, "messages": count}, **more)  # type: ignore[arg-type]
 
     ray = {"needs": "ray", "slow": True, "rounds": 2, "limit_s": 90}
-    count = 100_000 if kind == "dicts" else 200_000
-    messages = count if quick else 300_000
+    messages = _MESSAGES.get(kind, (200_000, 300_000))[not quick]
     xoscar = {"kind": kind, "messages": 100_000, "agents": AGENTS}
     return Case(
         name,

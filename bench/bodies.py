@@ -12,14 +12,18 @@ from typing import Any
 from bench.sample import WrongAnswerError
 
 SIZE = 64
+KILOBYTE = 1_000
 _FILL = bytes(range(SIZE - 8))
 KINDS = {"64-byte bytes": "bytes", "ints": "ints", "3-key dicts": "dicts"}
 
 
 def make(kind: str, count: int) -> list[Any]:
-    """Return `count` distinct bodies: "bytes" (64 of them), "ints" (not cached ones), "dicts" (3 keys)."""
+    """Return `count` distinct bodies: "bytes" (64 of them), "kilobytes", "ints" (not cached ones), "dicts" (3 keys)."""
     if kind == "bytes":
         return [index.to_bytes(8, "little") + _FILL for index in range(count)]
+    if kind == "kilobytes":
+        fill = bytes(KILOBYTE - 8)
+        return [index.to_bytes(8, "little") + fill for index in range(count)]
     if kind == "ints":
         return list(range(1_000_000, 1_000_000 + count))
     if kind == "dicts":

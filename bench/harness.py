@@ -38,6 +38,7 @@ class Metric:
     name: str
     unit: str
     higher_is_better: bool = True
+    size: int | None = None  # of the messages, in bytes: metrics of a case that have one are points of a curve
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Result:
             "metric": self.metric.name,
             "unit": self.metric.unit,
             "higher_is_better": self.metric.higher_is_better,
+            "size": self.metric.size,
             "contestant": self.contestant,
             "ours": self.ours,
             "status": self.status,

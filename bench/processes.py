@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,6 +57,32 @@ def own_bytes() -> int:
         with suppress(psutil.NoSuchProcess):
             found += process.memory_full_info().uss
     return found
+
+
+def anonymous_bytes() -> int:
+    """Return the anonymous memory of this process and its descendants, in bytes: heaps, and private copies of pages.
+
+    Not the memory that they map from the segment: whether that counts as their own depends on who else looked at it.
+    """
+    gc.collect()
+    found = 0
+    for process in family():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Anonymous:"):
+                    found += int(line.split()[1]) * 1024
+    return found
+
+
+def segment_bytes() -> int:
+    """Return what the anonymous files that this process has open have in memory, in bytes."""
+    files = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if os.readlink(entry).startswith("/memfd:"):
+                found = entry.stat()
+                files[found.st_ino] = found.st_blocks * 512
+    return sum(files.values())
 
 
 def _use(pid: int) -> Use:

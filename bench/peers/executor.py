@@ -1,4 +1,4 @@
-"""concurrent.futures.ProcessPoolExecutor with one worker: one submit per message, and an idle one."""
+"""concurrent.futures.ProcessPoolExecutor with one worker: one submit per message or array, and an idle one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from bench import bodies, processes
+from bench.arrays import Job, answer, run
 from bench.sample import Sample, WrongAnswerError, timed, warm_up
 
 
@@ -28,6 +29,13 @@ def ask(kind: str, messages: int) -> Sample:
         seconds, replies = timed(lambda: ask_each(sent))
     bodies.expect(replies, sent, "results of submit")
     return Sample({"replies": [messages / seconds]}, f"{messages:,} tasks")
+
+
+def arrays(job: dict[str, Any]) -> Sample:
+    """Submit a task per array."""
+    wanted = Job(**job)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as executor:
+        return run(lambda array: executor.submit(answer, array, wanted.back).result(), wanted)
 
 
 def idle(seconds: float) -> Sample:

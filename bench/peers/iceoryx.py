@@ -1,4 +1,4 @@
-"""iceoryx2's Python API: a publisher and a subscriber in shared memory, 64-byte samples.
+"""iceoryx2's Python API: a publisher and a subscriber in shared memory, samples of one size.
 
 The subscriber spins, or waits for an event service that the publisher rings once per sample. Each run has a
 prefix and a folder of its own, since a global file of iceoryx2 stays in /dev/shm even after an orderly end.
@@ -26,13 +26,14 @@ iox2: Any = importlib.import_module("iceoryx2")
 
 BUFFER = 1_024  # samples that a subscriber holds
 STOP = bytes(bodies.SIZE)
-Payload = ctypes.c_uint8 * bodies.SIZE
 
 
 class Node:
     """This process's side: opens services by the name they share with the other process."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, size: int = bodies.SIZE, held: int = BUFFER) -> None:
+        """`size` is that of every sample in bytes, `held` how many of them a subscriber holds."""
+        self._payload, self._size, self._held = ctypes.c_uint8 * size, size, held
         iox2.set_log_level(iox2.LogLevel.Fatal)
         config = iox2.config.default()
         config.global_cfg.prefix = iox2.FileName.new(Path(folder).name)
@@ -42,29 +43,37 @@ class Node:
 
     def sender(self, name: str) -> Callable[[bytes], None]:
         """Return what publishes one body; it waits while the subscriber's buffer is full."""
-        strategy = iox2.BackpressureStrategy.RetryUntilDelivered
-        publisher = self._samples(name).publisher_builder().backpressure_strategy(strategy).create()
+        publisher = self.publisher(name)
 
         def send(body: bytes) -> None:
             sample = publisher.loan_uninit()
-            ctypes.memmove(sample.payload_ptr, body, bodies.SIZE)
+            ctypes.memmove(sample.payload_ptr, body, self._size)
             sample.assume_init().send()
 
         return send
 
     def receiver(self, name: str) -> Callable[[], bytes | None]:
         """Return what takes one body, or None when there is none."""
-        subscriber = self._samples(name).subscriber_builder().buffer_size(BUFFER).create()
+        subscriber = self.subscriber(name)
 
         def receive() -> bytes | None:
             sample = subscriber.receive()
             if sample is None:
                 return None
-            body = ctypes.string_at(sample.payload_ptr, bodies.SIZE)
+            body = ctypes.string_at(sample.payload_ptr, self._size)
             sample.delete()
             return body
 
         return receive
+
+    def publisher(self, name: str) -> Any:
+        """Return what loans and sends samples."""
+        strategy = iox2.BackpressureStrategy.RetryUntilDelivered
+        return self._samples(name).publisher_builder().backpressure_strategy(strategy).create()
+
+    def subscriber(self, name: str) -> Any:
+        """Return what receives samples."""
+        return self._samples(name).subscriber_builder().buffer_size(self._held).create()
 
     def notifier(self, name: str) -> Any:
         """Return what wakes the listeners of that name."""
@@ -75,8 +84,8 @@ class Node:
         return self._events(name).listener_builder().create()
 
     def _samples(self, name: str) -> Any:
-        service = self._service(name).publish_subscribe(Payload)
-        return service.subscriber_max_buffer_size(BUFFER).enable_safe_overflow(False).open_or_create()
+        service = self._service(name).publish_subscribe(self._payload)
+        return service.subscriber_max_buffer_size(self._held).enable_safe_overflow(False).open_or_create()
 
     def _events(self, name: str) -> Any:
         return self._service(f"{name}-event").event().open_or_create()
@@ -87,7 +96,7 @@ class Node:
 
 def tell(messages: int) -> Sample:
     """Stream the messages to a subscriber that spins."""
-    with _folder() as folder, stream.consumer(_consume, folder, messages) as verdicts:
+    with own_folder() as folder, stream.consumer(_consume, folder, messages) as verdicts:
         verdicts.recv_bytes()  # it has subscribed
         send = Node(folder).sender("stream")
 
@@ -101,7 +110,7 @@ def tell(messages: int) -> Sample:
 def ask(trips: int, silence_us: float, spin: bool) -> Sample:
     """Publish one message and wait for its echo, both sides spinning or both sleeping on events."""
     ready, theirs = multiprocessing.Pipe()
-    with _folder() as folder:
+    with own_folder() as folder:
         process = multiprocessing.Process(target=_echo, args=(theirs, folder, spin), daemon=True)
         process.start()
         send, receive = _ways(Node(folder), spin, "there", "back")
@@ -119,7 +128,7 @@ def ask(trips: int, silence_us: float, spin: bool) -> Sample:
 
 
 @contextmanager
-def _folder() -> Iterator[str]:
+def own_folder() -> Iterator[str]:
     """Give a folder whose name is also the prefix in /dev/shm, and remove both."""
     folder = tempfile.mkdtemp(prefix="bench-iox2-")
     try:

@@ -1,4 +1,4 @@
-"""multiprocessing.Pool with one process: map with chunksize 1, imap_unordered, and an idle one."""
+"""multiprocessing.Pool with one process: map with chunksize 1, imap_unordered, apply to arrays, and an idle one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from bench import bodies, processes
+from bench.arrays import Job, answer, run
 from bench.sample import Sample, WrongAnswerError, timed, warm_up
 
 
@@ -34,6 +35,13 @@ def ask_unordered(kind: str, messages: int) -> Sample:
     if Counter(map(repr, replies)) != Counter(map(repr, sent)):
         raise WrongAnswerError("the results of imap_unordered are not what was sent")
     return Sample({"replies": [messages / seconds]}, f"{messages:,} tasks, in any order")
+
+
+def arrays(job: dict[str, Any]) -> Sample:
+    """Apply the task to one array at a time."""
+    wanted = Job(**job)
+    with multiprocessing.Pool(1) as pool:
+        return run(lambda array: pool.apply(answer, (array, wanted.back)), wanted)
 
 
 def idle(seconds: float) -> Sample:

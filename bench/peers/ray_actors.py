@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench import bodies
+from bench.arrays import Job, answer, run
 from bench.sample import Sample, timed, warm_up
 
 # Without the second, Ray replaces 127.0.0.1 by the machine's address and listens on all of its interfaces.
@@ -19,11 +20,15 @@ ray: Any = importlib.import_module("ray")
 
 
 class Echo:
-    """Answers with the body."""
+    """Answers with the body, or as the other side of bench.arrays."""
 
     def ask(self, body: Any) -> Any:
         """Return the body."""
         return body
+
+    def sum_up(self, array: Any, back: str) -> Any:
+        """Return the sum, or the array."""
+        return answer(array, back)
 
 
 def ask(kind: str, messages: int) -> Sample:
@@ -53,6 +58,13 @@ def spawn(agents: int) -> Sample:
         seconds, replies = timed(spawn_all)
     bodies.expect(replies, range(agents), "replies of the actors")
     return Sample({"spawned": [agents / seconds]}, f"{agents} actors, each a process")
+
+
+def arrays(job: dict[str, Any]) -> Sample:
+    """Hand one actor one array at a time: it goes through the object store, and arrives read-only."""
+    wanted = Job(**job)
+    with _cluster(), _actors(1) as (actor,):
+        return run(lambda array: ray.get(actor.sum_up.remote(array, wanted.back)), wanted)
 
 
 @contextmanager
