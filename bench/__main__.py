@@ -117,7 +117,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         parser.error(f"no bench is called {', '.join(unknown)}: choose from {', '.join((*BENCHES, REQUIREMENTS))}")
     if asked.plot and importlib.util.find_spec("matplotlib") is None:  # before minutes of measuring
-        parser.error("--plot needs matplotlib: pip install matplotlib")
+        parser.error("--plot needs matplotlib: pip install 'shm-fabric[plot]'")
     if REQUIREMENTS in asked.names and len(asked.names) > 1:
         parser.error(f"{REQUIREMENTS!r} chooses its benches itself: give it alone")
     return asked

@@ -32,17 +32,17 @@ class Reader(Agent):
 class Source(Agent):
     """Answers an index with a body of `size` bytes that depends on it."""
 
-    def __init__(self, kind: str, size: int) -> None:
-        self._bodies = variants(kind, size)
+    def __init__(self, form: str, size: int) -> None:
+        self._bodies = variants(form, size)
 
     def on_message(self, body: int) -> Any:
         return self._bodies[body % VARIANTS]
 
 
-def variants(kind: str, size: int) -> list[Any]:
+def variants(form: str, size: int) -> list[Any]:
     """Return bodies of `size` bytes, "bytes" or "arrays", no two with the same words."""
     made = [np.arange(size // 8, dtype="u8") + start for start in range(VARIANTS)]
-    return made if kind == "arrays" else [one.tobytes() for one in made]
+    return made if form == "arrays" else [one.tobytes() for one in made]
 
 
 def words(body: Any) -> int:
@@ -70,13 +70,13 @@ class SkimmingReader(Reader):
         return words(body[:-8])
 
 
-class Hoarder(Summer):
+class Hoarder(Reader):
     """Keeps every hundredth array it is sent."""
 
     calls: ClassVar[list[int]] = [0]
     kept: ClassVar[list[Any]] = []
 
-    def on_message(self, body: Any) -> Any:
+    def on_message(self, body: Any) -> int:
         self.calls[0] += 1
         if self.calls[0] % 100 == 0:
             self.kept.append(body)

@@ -97,12 +97,14 @@ def show(results: Sequence[Result]) -> None:
 def grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print one table: the first and the last column from the left, the others from the right."""
     if Console is not None:
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table()
         for place, name in enumerate(header):
             table.add_column(name, justify="left" if place in (0, len(header) - 1) else "right")
         for row in rows:
             table.add_row(*row)
-        Console(width=None if _is_terminal() else 140, highlight=False, markup=False).print(table)
+        console = Console(width=None if _is_terminal() else 140, highlight=False, markup=False)
+        console.print(title, style="bold")  # not the table's own title, which would be as narrow as the table
+        console.print(table)
         return
     widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
     print(f"\n{title}")

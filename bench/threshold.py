@@ -21,43 +21,44 @@ from bench.array_agents import VARIANTS, variants, words
 from bench.arrays import name
 from bench.bodies import expect
 from bench.harness import Case, Contestant, Metric
-from bench.sample import Sample, warm_up
+from bench.sample import Sample
 from fabric import AgentRef, Fabric, FabricConfig
 
 SIZES = tuple(4096 * 2**power for power in range(7))
 CALL_BYTES = 4 << 20  # half a lane: no call waits for room in it
 _MOST_IN_A_CALL = 256
+_WARM = 3  # calls at least before the clock: memory is touched for the first time, on both sides
 TO_WORKER, TO_US = "to a worker", "to us"
 
 
 def cases(quick: bool) -> list[Case]:
-    """Return a case per kind of body, direction and pace."""
+    """Return a case per form of body, direction and pace."""
     return [
-        _case(kind, way, many, quick)
-        for kind in ("bytes", "arrays")
+        _case(form, way, many, quick)
+        for form in ("bytes", "arrays")
         for way in (TO_WORKER, TO_US)
         for many in (False, True)
     ]
 
 
 def ours(
-    kind: str, way: str, many: bool, messages: int, sizes: Sequence[int], *, arena: bool = True, agent: str = ""
+    form: str, way: str, many: bool, messages: int, sizes: Sequence[int], *, arena: bool = True, agent: str = ""
 ) -> Sample:
     """Send bodies of each size; return microseconds a message by the name of the size."""
     config = FabricConfig(arena_threshold=4096) if arena else FabricConfig(arena_bytes=0)
     values = {}
     with Fabric(workers=1, config=config) as fabric:
         for size in sizes:
+            sent = variants(form, size)
+            due = [words(body) for body in sent]
             if way == TO_WORKER:
                 ref = fabric.spawn_batch(getattr(array_agents, agent or "Reader"), 1)[0]
             else:
-                ref = fabric.spawn_batch(getattr(array_agents, agent or "Source"), 1, kind=kind, size=size)[0]
-            sent = variants(kind, size)
+                ref = fabric.spawn_batch(array_agents.Source, 1, form=form, size=size)[0]
+                sent = list(range(VARIANTS))
             in_a_call = min(_MOST_IN_A_CALL, CALL_BYTES // size) if many else 1
             calls = max(1, messages // in_a_call)
-            sent_to_worker = sent if way == TO_WORKER else list(range(VARIANTS))
-            due = [words(body) for body in sent]
-            times = [_call(fabric, ref, sent_to_worker, due, in_a_call) for _ in range(warm_up(calls) + calls)]
+            times = [_call(fabric, ref, sent, due, in_a_call) for _ in range(max(_WARM, calls // 10) + calls)]
             values[name(size)] = [seconds * 1e6 / in_a_call for seconds in times[-calls:]]
     return Sample(values)
 
@@ -74,12 +75,12 @@ def _call(fabric: Fabric, ref: AgentRef, some: Sequence[object], due: list[int],
     return seconds
 
 
-def _case(kind: str, way: str, many: bool, quick: bool) -> Case:
-    options = {"kind": kind, "way": way, "many": many, "messages": 300 if quick else 2_000, "sizes": SIZES}
+def _case(form: str, way: str, many: bool, quick: bool) -> Case:
+    options = {"form": form, "way": way, "many": many, "messages": 300 if quick else 2_000, "sizes": SIZES}
     contestants = (
         Contestant("arena", "bench.threshold:ours", options),
         Contestant("lane", "bench.threshold:ours", options | {"arena": False}, peer=False),
     )
     metrics = tuple(Metric(name(size), "µs a message", higher_is_better=False, size=size) for size in SIZES)
-    shown = f"{kind} {way}, {'many at once' if many else 'one at a time'}"
+    shown = f"{form} {way}, {'many at once' if many else 'one at a time'}"
     return Case(shown, metrics, contestants, rounds=1 if quick else 3)

@@ -241,6 +241,16 @@ SEEDED = {  # a fault in the agent of each bench
     "memory": {"agents": 100, "agent": "Miscounter"},
     "million": {"agents": 100, "workers": 1, "agent": "Miscounter"},
     "protection": {"kind": "bytes", "alternations": 1, "messages": 500, "agents": 10, "agent": "Liar"},
+    "large": {"job": {"back": "sum", "trips": 3}, "agent": "Skimmer"},
+    "threshold": {
+        "form": "bytes",
+        "way": "to a worker",
+        "many": True,
+        "messages": 8,
+        "sizes": [8192],
+        "agent": "SkimmingReader",
+    },
+    "growth": {"messages": 100, "agent": "SkimmingReader"},
     "recovery": {"kills": 1, "told": True, "agents": 10, "agent": "Deserter"},
 }
 STREAM, TRIPS, TASKS = {"messages": 100}, {"trips": 10, "silence_us": 0}, {"kind": "dicts", "messages": 20}

@@ -30,21 +30,22 @@ def arrays(job: dict[str, Any], *, loan: bool = False) -> Sample:
         arguments = theirs, memory.name, wanted.largest(), wanted.back
         process = multiprocessing.Process(target=_answer, args=arguments, daemon=True)
         process.start()
-        shared = _array(memory, wanted.largest())
-
-        def there_and_back(array: Array) -> Any:
-            if not loan:
-                np.copyto(shared, array)
-            ours.send_bytes(NOW)
-            reply = ours.recv_bytes()
-            return struct.unpack("d", reply)[0] if wanted.back == SUM else shared.copy()
-
         try:
-            return run(there_and_back, wanted, (lambda count: nullcontext(shared)) if loan else None)
+            return _talk(ours, _array(memory, wanted.largest()), wanted, loan)
         finally:
             process.terminate()
             process.join()
-            del shared
+
+
+def _talk(connection: Connection, shared: Array, wanted: Job, loan: bool) -> Sample:
+    def there_and_back(array: Array) -> Any:
+        if not loan:
+            np.copyto(shared, array)
+        connection.send_bytes(NOW)
+        reply = connection.recv_bytes()
+        return struct.unpack("d", reply)[0] if wanted.back == SUM else shared.copy()
+
+    return run(there_and_back, wanted, (lambda count: nullcontext(shared)) if loan else None)
 
 
 @contextmanager
