@@ -33,6 +33,7 @@ BENCHES = (
     "threshold",
     "growth",
 )
+CURVES = ("sizes", "threshold")  # what --plot draws
 REQUIREMENTS = "requirements"
 NOISY = 0.5  # load average from which on the machine was not ours alone
 
@@ -88,8 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         requirements.show(verdicts)
     lines = summarise(results)
     print("", *lines, sep="\n")
-    if asked.plot:
-        curve.plot(results, asked.plot)
     if asked.json:
         rows = [row.as_json() for row in results]
         marks = [vars(one.requirement) | {"measured": one.measured, "met": one.met} for one in verdicts]
@@ -101,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "summary": lines,
         }
         asked.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    if asked.plot:
+        curve.plot(results, asked.plot)
     return int(any(map(_is_failure, results)) or not all(verdict.met for verdict in verdicts))
 
 
@@ -116,6 +117,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = [name for name in asked.names if name not in (*BENCHES, REQUIREMENTS)]
     if unknown:
         parser.error(f"no bench is called {', '.join(unknown)}: choose from {', '.join((*BENCHES, REQUIREMENTS))}")
+    if asked.plot and asked.names and not {*asked.names} & {*CURVES}:
+        parser.error(f"--plot draws {' and '.join(CURVES)}: neither was asked for")
     if asked.plot and importlib.util.find_spec("matplotlib") is None:  # before minutes of measuring
         parser.error("--plot needs matplotlib: pip install 'shm-fabric[plot]'")
     if REQUIREMENTS in asked.names and len(asked.names) > 1:

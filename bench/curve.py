@@ -49,14 +49,14 @@ def verdicts(results: Sequence[Result]) -> list[str]:
 def plot(results: Sequence[Result], file: Path) -> None:
     """Draw the curves of all cases into a file, with matplotlib.
 
-    Raises: ImportError when it is not installed.
+    Raises: ValueError when there is no curve; ImportError when matplotlib is not installed.
     """
-    matplotlib: Any = importlib.import_module("matplotlib")
-    matplotlib.use("Agg")  # files only: no display is asked for
-    pyplot: Any = importlib.import_module("matplotlib.pyplot")
     cases = list(dict.fromkeys((row.bench, row.case) for row in results if row.metric.size is not None))
     if not cases:
         raise ValueError("no curve was measured: --plot goes with sizes or threshold")
+    matplotlib: Any = importlib.import_module("matplotlib")
+    matplotlib.use("Agg")  # files only: no display is asked for
+    pyplot: Any = importlib.import_module("matplotlib.pyplot")
     figures, places = pyplot.subplots(len(cases), 1, figsize=(8, 5 * len(cases)), squeeze=False)
     for place, case in zip(places[:, 0], cases, strict=True):
         _draw(place, case, [row for row in results if (row.bench, row.case) == case and row.figures])

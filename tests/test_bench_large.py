@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,19 @@ HAND_OVER = [
     ("peers.executor:arrays", SUMS),
     ("peers.pool:arrays", ARRAYS),
 ]
+
+
+PLOTS = """
+import sys
+from pathlib import Path
+from bench import curve
+from bench.harness import Metric, Result
+rows = [
+    Result("a bench", case, Metric(str(size), "µs", False, size), name, name == "ours", "ok", False, [value], 1, "")
+    for case in "ab" for size in (64, 128) for name, value in (("ours", 1.0), ("a peer", 2.0))
+]
+curve.plot(rows, Path(sys.argv[1]))
+"""
 
 
 @pytest.mark.parametrize(("call", "options"), HAND_OVER)
@@ -95,14 +110,34 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
     assert "matplotlib" in capsys.readouterr().err
 
 
+def test_a_plot_of_benches_without_curves_is_refused_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["spawn", "--plot", str(tmp_path / "curve.png")])
+    assert "sizes and threshold" in capsys.readouterr().err
+
+
+def test_the_benches_that_can_be_plotted_are_those_of_curves() -> None:
+    found = {
+        bench
+        for bench in command.BENCHES
+        if any(one.size is not None for case in command.cases_of(bench, True) for one in case.metrics)
+    }
+    assert found == {*command.CURVES}
+
+
 def test_a_plot_holds_the_curves(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    rows = [row for size in (64, 128) for row in points(size, 2.0, 5.0, 1.0)]
     file = tmp_path / "curve.png"
-    curve.plot(rows, file)
+    # In a process of its own: matplotlib keeps its fonts open.
+    subprocess.run([sys.executable, "-c", PLOTS, str(file)], check=True, timeout=50)
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_of_no_curve_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no curve"):
-        curve.plot([result("ours", 1.0, metric=Metric("rate", "messages/s"), ours=True)], file)
+        curve.plot([result("ours", 1.0, metric=Metric("rate", "messages/s"), ours=True)], tmp_path / "curve.png")
 
 
 def result(name: str, *values: float, metric: Metric, ours: bool = False) -> Result:
