@@ -64,6 +64,7 @@ def summarise(results: Sequence[Result]) -> list[str]:
     """Return what a reader should not overlook: where we lose, what failed, what was wrong."""
     against = table.comparisons(results)
     lines = [str(comparison) for comparison in sorted(against, key=lambda one: one.ratio)]
+    lines += curve.summary(results)
     failed = [f"FAILED: {_where(row)}: {row.status}" for row in results if _is_failure(row)]
     lines += dict.fromkeys(failed)  # once, though it fails by every metric
     if against and not any(one.lost for one in against):

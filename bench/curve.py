@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def verdicts(results: Sequence[Result]) -> list[str]:
         lost = [size for size, value in found if value < 1 - LEVEL]
         where = f"at {', '.join(lost)}" if lost else "at no size"
         lines.append(f"Worse than {name}: {where}.")
+    return lines
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """Return the verdicts on all curves among the results, each with its bench and case."""
+    lines = []
+    for (bench, case), rows in groupby(results, key=lambda row: (row.bench, row.case)):
+        if is_one(curve := list(rows)):
+            lines += [f"{bench} · {case}: {verdict}" for verdict in verdicts(curve)]
     return lines
 
 

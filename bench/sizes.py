@@ -26,9 +26,9 @@ def cases(quick: bool) -> list[Case]:
 def _case(shown: str, back: str, quick: bool) -> Case:
     options = {"job": {"back": back, "trips": 100 if quick else 1_000, "sizes": SIZES}}
     contestants = (
-        Contestant("fabric", "bench.large:ours", options),
-        Contestant("Pipe, send", "bench.peers.pipe:arrays", options),
-        Contestant("Pipe, send_bytes", "bench.peers.pipe:array_bytes", options),
+        Contestant("fabric", "bench.large:ours", options, limit_s=120),
+        Contestant("Pipe, send", "bench.peers.pipe:arrays", options, limit_s=120),
+        Contestant("Pipe, send_bytes", "bench.peers.pipe:array_bytes", options, limit_s=120),
     )
     metrics = tuple(Metric(name(size), "µs", higher_is_better=False, size=size) for size in SIZES)
     return Case(shown, metrics, contestants, rounds=1 if quick else 3)

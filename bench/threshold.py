@@ -58,20 +58,26 @@ def ours(
                 sent = list(range(VARIANTS))
             in_a_call = min(_MOST_IN_A_CALL, CALL_BYTES // size) if many else 1
             calls = max(1, messages // in_a_call)
-            times = [_call(fabric, ref, sent, due, in_a_call) for _ in range(max(_WARM, calls // 10) + calls)]
+            pairs = list(zip(sent, due, strict=True))
+            warm = max(_WARM, calls // 10)
+            times = [_call(fabric, ref, pairs, range(at, at + in_a_call)) for at in range(warm + calls)]
             values[name(size)] = [seconds * 1e6 / in_a_call for seconds in times[-calls:]]
     return Sample(values)
 
 
-def _call(fabric: Fabric, ref: AgentRef, some: Sequence[object], due: list[int], count: int) -> float:
-    """Ask `count` times what lies in `some`, in turn; return the seconds until all that came was read."""
-    asked = [some[index % len(some)] for index in range(count)]
-    refs = [ref] * count
+def _call(fabric: Fabric, ref: AgentRef, pairs: Sequence[tuple[object, int]], places: range) -> float:
+    """Ask what lies at these places of the pairs, going round; return the seconds until all that came was read.
+
+    And let go of: what that costs is a cost of the way. The second of a pair is the sum that is due.
+    """
+    asked, due = zip(*(pairs[place % len(pairs)] for place in places), strict=True)
+    refs = [ref] * len(asked)
     start = time.perf_counter()
-    replies = [ref.ask(asked[0])] if count == 1 else fabric.ask_many(refs, asked)
+    replies = [ref.ask(asked[0])] if len(asked) == 1 else fabric.ask_many(refs, asked)
     found = [reply if isinstance(reply, int) else words(reply) for reply in replies]
+    del replies
     seconds = time.perf_counter() - start
-    expect(found, [due[index % len(due)] for index in range(count)], "sums")
+    expect(found, due, "sums")
     return seconds
 
 

@@ -81,6 +81,8 @@ def test_a_curve_says_where_we_lose_and_a_setting_of_ours_where_it_crosses() -> 
         "Worse than a peer: at 64 B.",
         "Crossover: ours is at least as fast as other from 4 KiB on.",
     ]
+    assert curve.summary(rows)[0] == "a bench · a case: Worse than a peer: at 64 B."
+    assert curve.summary([result("ours", 1.0, metric=Metric("rate", "messages/s"), ours=True)]) == []
 
 
 def test_a_curve_that_never_crosses_and_one_that_nobody_beats_say_so() -> None:
