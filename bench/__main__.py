@@ -23,6 +23,8 @@ BENCHES = (
     "idle",
     "memory",
     "million",
+    "records",
+    "array_spawn",
     "scaling",
     "recovery",
     "protection",
