@@ -24,6 +24,8 @@ BENCHES = (
     "idle",
     "memory",
     "million",
+    "records",
+    "array_spawn",
     "scaling",
     "recovery",
     "protection",

@@ -7,9 +7,9 @@ Layers; a module imports lower rows only (tests/test_layering.py holds the table
     native/                                        the C core
     errors config messages counters                what everybody knows
     ring lending                                   the only users of the C core: lanes, arenas
-    segment codec wire                             memory, and bytes for bodies
+    segment codec wire chunk records               memory, and bytes for bodies
     channel                                        messages over lanes
-    agent placement waves window admission restart what users hold; decisions, pure
+    agent array_agents placement waves window ...  what users hold; decisions, pure
     workers.host ... | crew, replies, directory    the worker's side | the coordinator's side
     workers.loop     | coordinator                 the two loops
 """
@@ -25,6 +25,8 @@ _HOME = {
     "AgentGroup": "fabric.agent",
     "AgentNotFoundError": "fabric.errors",
     "AgentRef": "fabric.agent",
+    "ArrayAgents": "fabric.array_agents",
+    "ArrayGroup": "fabric.array_agents",
     "BackpressureError": "fabric.errors",
     "ClosedError": "fabric.errors",
     "DeadLetter": "fabric.messages",

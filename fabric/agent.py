@@ -32,6 +32,8 @@ class Messenger(Protocol):
         self, group: "AgentGroup", bodies: Any, same: bool, timeout: float | None, return_exceptions: bool
     ) -> list[Any]: ...
     def stop_agents(self, addresses: "array[int]", timeout: float | None) -> None: ...
+    def tell_records(self, group: Any, ids: Any, records: Any, timeout: float | None) -> None: ...
+    def ask_records(self, group: Any, ids: Any, records: Any, timeout: float | None) -> Any: ...
 
 
 # The only state of this package that outlives a call: unpickling a reference has no argument that could
@@ -295,8 +297,15 @@ def check_agent_class(kind: Any) -> None:
     """
     if not isinstance(kind, type) or not issubclass(kind, Agent):
         raise TypeError(f"spawn wants a subclass of fabric.Agent, not {kind!r}")
+    if hasattr(kind, "on_records"):
+        raise TypeError(f"{kind.__name__} hosts a range of agents: spawn it with spawn_array(), and no prewarm()")
     if kind.on_message is Agent.on_message and not hasattr(kind, "on_batch"):
         raise TypeError(f"{kind.__name__} has neither on_message nor on_batch: it could handle nothing")
+    check_handlers(kind)
+
+
+def check_handlers(kind: type[Agent]) -> None:
+    """Refuse what agents of any kind may not have. TypeError, ValueError as for check_agent_class."""
     if kind.encoding not in (None, "json", "pickle"):
         raise ValueError(f'{kind.__name__}.encoding is {kind.encoding!r}; it may be "json" or "pickle"')
     if not isinstance(kind.max_concurrency, int) or kind.max_concurrency < 1:
@@ -345,7 +354,7 @@ def _foreign(what: Any) -> str:
     return f"{what!r} belongs to another fabric: agents can only be reached through the fabric that made them"
 
 
-def _find(identity: int) -> Messenger:
+def find_messenger(identity: int) -> Messenger:
     messenger = getattr(_here, "messenger", None) or _messengers.get(identity)
     if messenger is None or messenger.identity != identity:
         raise FabricError("a reference to an agent arrived in a process that has no part in its fabric")
@@ -353,8 +362,8 @@ def _find(identity: int) -> Messenger:
 
 
 def _find_ref(identity: int, address: int, json: bool | None, name: str) -> AgentRef:
-    return AgentRef(_find(identity), address, json, name)
+    return AgentRef(find_messenger(identity), address, json, name)
 
 
 def _find_group(identity: int, addresses: "array[int]", json: bool | None, names: Sequence[str] | None) -> AgentGroup:
-    return AgentGroup(_find(identity), addresses, json, names)
+    return AgentGroup(find_messenger(identity), addresses, json, names)

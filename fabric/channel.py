@@ -14,9 +14,21 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fabric.chunk import Chunk
 from fabric.codec import Codec, Encoded, Undecodable, decode_order
 from fabric.errors import EncodingError, FabricError
-from fabric.messages import COORDINATOR, CURSOR_LANE_SHIFT, CURSOR_UNCLEAR, DROPPED, LENT, MESSAGE, MIXED, ORDER, RAW
+from fabric.messages import (
+    COORDINATOR,
+    CURSOR_LANE_SHIFT,
+    CURSOR_UNCLEAR,
+    DROPPED,
+    LENT,
+    MESSAGE,
+    MIXED,
+    ORDER,
+    RAW,
+    RECORDS,
+)
 from fabric.parcel import Data, Parcel, unpack
 from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer
 from fabric.segment import Segment
@@ -141,7 +153,7 @@ class Received:
         "step",  # from each correlation id to the next, modulo 2^64; 0 when it varies
         "target",  # of the first
         "token",  # that all correlation ids share, or 2^64 - 1
-        "undecodable",  # are some bodies codec.Undecodable?
+        "undecodable",  # are some bodies codec.Undecodable, or a chunk.Chunk?
     )
 
     bodies: list[Any]
@@ -291,6 +303,9 @@ class Receiver:
             at = received.start + HEADER_BYTES
             received.bodies = [data[at : at + received.size].tobytes()]
             return
+        if encoding == RECORDS and received.kind == MESSAGE:
+            self._view_chunks(data, received)
+            return
         parts = self._parts(data, received)
         if encoding == RAW:
             received.bodies = parts
@@ -300,7 +315,7 @@ class Receiver:
             self.cursor[0] = 1 if received.count == 1 else CURSOR_UNCLEAR
             if self.careful or self.skips:
                 received.bodies = list(self._decoded_carefully(received, parts))
-                received.undecodable = Undecodable in map(type, received.bodies)
+                received.undecodable = _are_to_be_looked_at(received.bodies)
                 return
         if encoding & (LENT | MIXED):
             self._decode_each(received, parts)
@@ -308,7 +323,18 @@ class Receiver:
             received.bodies = [decode_order(part) for part in parts]
         else:
             received.bodies = self._codec.decode_many(encoding, parts)
-        received.undecodable = Undecodable in map(type, received.bodies)
+        received.undecodable = _are_to_be_looked_at(received.bodies)
+
+    def _view_chunks(self, data: memoryview, received: Received) -> None:
+        """Open chunks of records where they lie: the lane is committed when they are handled, not before."""
+        start, decode = received.start, self._codec.decode_or_mark
+        if received.count == 1:
+            at = start + HEADER_BYTES
+            received.bodies = [decode(RECORDS, data[at : at + received.size])]  # type: ignore[arg-type]
+        else:
+            spans = zip(self._columns.starts(received.count), self._columns.ends(received.count), strict=True)
+            received.bodies = [decode(RECORDS, data[start + a : start + b]) for a, b in spans]  # type: ignore[arg-type]
+        received.undecodable = True
 
     def _decode_each(self, received: Received, parts: list[bytes]) -> None:
         """Decode bodies of several encodings, or some of which are lent."""
@@ -395,3 +421,8 @@ class Receiver:
 def as_sequence(bodies: Any) -> Sequence[Any]:
     """Return bodies as something with a length and an order."""
     return bodies if isinstance(bodies, (list, tuple)) else list(bodies)
+
+
+def _are_to_be_looked_at(bodies: Sequence[Any]) -> bool:
+    """Are there bodies among these that cannot be handed to an agent as they are?"""
+    return not {Undecodable, Chunk}.isdisjoint(map(type, bodies))

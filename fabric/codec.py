@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fabric.arrays import array_head, array_of, description, is_fortran, load_array, ndarray_type
+from fabric.chunk import Chunk, Packed
 from fabric.errors import (
     AgentError,
     AgentNotFoundError,
@@ -25,13 +26,13 @@ from fabric.errors import (
     PoisonMessageError,
     WorkerLostError,
 )
-from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW, ErrorInfo, show
+from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW, RECORDS, ErrorInfo, show
 from fabric.parcel import Data, Entry, Parcel, lend_all, unpack
 
 _STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class or function
 _MOST_BYTES = 2**32 - 1  # that a size in a batch can say
 _NEVER = 2**63
-_OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo}
+_OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo, Packed}
 _CRASHES = (Exception, SystemExit)  # what a user's code may end with; Ctrl-C is not its doing, and goes through
 _TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
 
@@ -75,6 +76,7 @@ class Codec:
             NDARRAY: load_array,
             NONE: _load_none,
             ERROR: _load_error,
+            RECORDS: Chunk,
         }
 
     def lend(self, large: Large, threshold: int) -> None:
@@ -91,7 +93,7 @@ class Codec:
         """
         if type(body) is bytes and len(body) < self._lend_from:
             return RAW, body
-        if self._large is None:
+        if self._large is None or type(body) is Packed:
             return self.encode_inline(body, json)
         return self._large.encode(body, json)
 
@@ -127,6 +129,8 @@ class Codec:
             return NDARRAY, array_head(body, described) + body.tobytes(order="F" if is_fortran(body) else "C")
         if kind is ErrorInfo:
             return ERROR, _dump_error(body)
+        if kind is Packed:
+            return RECORDS, body.data
         if self._json if json is None else json:
             return JSON, _dump_json(body)
         if not self.allow_pickle:

@@ -20,20 +20,21 @@ from typing import Any, Literal, Self
 from fabric import counters
 from fabric.admission import admit_lanes, available_bytes
 from fabric.agent import Agent, AgentGroup, AgentRef, register_messenger
+from fabric.array_agents import ArrayGroup
+from fabric.array_spawner import ArraySpawner
 from fabric.channel import Receiver
 from fabric.codec import Codec, Undecodable, describe
 from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
 from fabric.errors import ClosedError, FabricError, advice
 from fabric.messages import COORDINATOR, DeadLetter
-from fabric.messenger import CoordinatorMessenger
 from fabric.payloads import open_arena
 from fabric.pending import deadline_of
 from fabric.postmortem import count_messages
 from fabric.replies import Replies
 from fabric.segment import Segment
 from fabric.signals import handle_sigterm, release_sigterm
-from fabric.spawning import Care, Spawner
+from fabric.spawning import Spawner
 from fabric.statistics import Statistics, worker_statistics
 from fabric.supervisor import Supervisor
 from fabric.switchboard import Switchboard
@@ -48,7 +49,7 @@ _CLOSED = "this fabric is closed: make a new one"
 _fabrics: "weakref.WeakSet[Fabric]" = weakref.WeakSet()
 
 
-class Fabric(CoordinatorMessenger):
+class Fabric(ArraySpawner):
     """Agents on a pool of worker processes. Use it as a context manager.
 
     `workers` is the number of worker processes, by default the CPUs this process may use. Further settings
@@ -210,22 +211,11 @@ class Fabric(CoordinatorMessenger):
         self._switchboard.check_open()
         self._spawner.prewarm(recipe, count)
 
-    def find(self, name: str) -> AgentRef | None:
-        """Return the living agent of this name, or None."""
+    def find(self, name: str) -> AgentRef | ArrayGroup | None:
+        """Return the living agent of this name, or the array agents that were spawned under it; None: there is none."""
         self._switchboard.check_open()
         found = self._directory.find(name)
-        return None if found is None else AgentRef(self, *found, name)
-
-    def _care(self, kind: type[Agent], on_crash: str | None, snapshot_every: float | None) -> Care:
-        if on_crash not in (None, "retry", "fail"):
-            raise ValueError(f'on_crash={on_crash!r} must be "retry" (at least once) or "fail" (at most once)')
-        has = hasattr(kind, "snapshot")
-        if snapshot_every is not None:
-            self.config.replace(snapshot_every=snapshot_every)  # checks it
-            if not has:
-                raise ValueError(f"snapshot_every={snapshot_every!r}: {kind.__name__} has no snapshot() and restore()")
-        once = (on_crash or self.config.on_crash) == "fail"
-        return Care(once, (snapshot_every or self.config.snapshot_every) if has else 0)
+        return self._find_array(name) if found is None else AgentRef(self, *found, name)
 
     # Watching.
 

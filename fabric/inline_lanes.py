@@ -129,24 +129,29 @@ class Outbox:
         self._lanes = lanes
         self._room = config.outbox_bytes // 2
         smallest = min(config.peer_lane_bytes, config.lane_bytes, config.outbox_bytes)
-        self._limit = smallest // 2 - HEADER_BYTES
+        self.limit = smallest // 2 - HEADER_BYTES
         self._limit_home = min(config.lane_bytes, config.outbox_bytes) // 2 - HEADER_BYTES
         self.waiting = 0  # bytes that no receiver has taken
         self.undeliverable: Callable[[int, int, int], None] | None = None
 
     def tell(self, target: int, sender: int, correlation: int, encoding: int, body: bytes, flags: int = 0) -> None:
         """Send a message of a handler. BackpressureError, MessageTooLargeError as in a worker."""
-        _check_size(body, self._limit, "message")
-        if self.waiting + len(body) + HEADER_BYTES > self._room:
-            raise BackpressureError(
-                f"the outbox of this worker is full ({self.waiting:,} bytes wait for their receivers): "
-                "send less, or raise outbox_bytes"
-            )
+        _check_size(body, self.limit, "message")
+        self.require(len(body))
         self._put(Record(MESSAGE, encoding, target, sender, correlation, body, self))
+
+    def require(self, body_bytes: int, messages: int = 1) -> None:
+        """Raise BackpressureError unless there is room for so much now."""
+        size = body_bytes + messages * HEADER_BYTES
+        if self.waiting + size > self._room:
+            raise BackpressureError(
+                f"the outbox of this worker is full, with no room for {size:,} bytes ({self.waiting:,} wait for their "
+                "receivers): send less, or raise outbox_bytes"
+            )
 
     def reply(self, target: int, sender: int, correlation: int, encoding: int, body: bytes) -> None:
         """Send a reply."""
-        _check_size(body, self._limit_home if target == COORDINATOR else self._limit, "reply")
+        _check_size(body, self._limit_home if target == COORDINATOR else self.limit, "reply")
         self._put(Record(REPLY, encoding, target, sender, correlation, body, self))
 
     def request(self, sender: int, correlation: int, encoding: int, body: bytes) -> None:

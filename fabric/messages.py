@@ -4,6 +4,7 @@
     kind       what to do with it        RAW      the bytes themselves
     encoding   how to read the body      PICKLE   pickle protocol 5
     target     agent address             JSON     orjson
+                                         RECORDS  many messages to an array agent: fabric.chunk
     sender     agent address, 0 for      NDARRAY  dtype and shape, then the data
                the coordinator           NONE     no body at all
     correlation  which question          ERROR    a pickled ErrorInfo: the answer is a failure
@@ -35,8 +36,17 @@ NONE = 5
 ERROR = 6
 ORDER = 7  # a pickle of the coordinator's own; read nowhere but in a worker, from the coordinator's lane
 LENT = 0x80  # added to one of these: parts of the body lie in the sender's arena (fabric.parcel)
+RECORDS = 16  # a chunk of records, to or from an array agent
 MIXED = 256  # in columns: the records differ
-ENCODINGS = {RAW: "raw", PICKLE: "pickle", JSON: "json", NDARRAY: "ndarray", NONE: "none", ERROR: "error"}
+ENCODINGS = {
+    RAW: "raw",
+    PICKLE: "pickle",
+    JSON: "json",
+    NDARRAY: "ndarray",
+    NONE: "none",
+    ERROR: "error",
+    RECORDS: "records",
+}
 
 FORWARDED = 1  # flag: the reply goes to `sender`, not to the process at the other end of the lane
 
@@ -71,6 +81,19 @@ class SpawnOrder(NamedTuple):
     each: dict[str, list[Any]] | None  # further keyword arguments, one value an agent
     once: bool = False  # on_crash="fail": a message that was begun is not begun again
     keep: float = 0  # snapshot_every: messages (int) or seconds (float); 0: the agents have no snapshots
+    ranges: "Ranges | None" = None  # of array agents
+
+
+class Ranges(NamedTuple):
+    """Say where a group of array agents lives: address i hosts the ids from bounds[i] to bounds[i + 1]."""
+
+    bounds: tuple[int, ...]
+    addresses: tuple[int, ...]
+
+    def of(self, address: int) -> range:
+        """Return the ids that the object at this address hosts."""
+        index = self.addresses.index(address)
+        return range(self.bounds[index], self.bounds[index + 1])
 
 
 class SpawnReport(NamedTuple):

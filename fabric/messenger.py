@@ -8,6 +8,7 @@ from typing import Any
 
 from fabric.agent import AgentGroup, AgentRef, addresses_of
 from fabric.arena import Arena
+from fabric.array_agents import ArrayGroup
 from fabric.channel import as_sequence
 from fabric.config import FabricConfig
 from fabric.errors import BackpressureError, FabricError
@@ -178,6 +179,18 @@ class CoordinatorMessenger:
         """See AgentRef.stop."""
         self._switchboard.check_open()
         self._spawner.stop(addresses, deadline_of(timeout))
+
+    def tell_records(self, group: ArrayGroup, ids: Any, records: Any, timeout: float | None = None) -> None:
+        """See ArrayGroup.tell_records."""
+        from fabric.record_post import RecordPost  # brings numpy
+
+        RecordPost(self._switchboard, group, timeout).tell(ids, records)
+
+    def ask_records(self, group: ArrayGroup, ids: Any, records: Any, timeout: float | None = None) -> Any:
+        """See ArrayGroup.ask_records."""
+        from fabric.record_post import RecordPost
+
+        return RecordPost(self._switchboard, group, timeout).ask(ids, records)
 
     def _bodies_for(self, group: AgentGroup, bodies: Any, same: bool) -> Any:
         if same:

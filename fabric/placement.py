@@ -8,7 +8,7 @@ from typing import Literal
 
 from fabric.errors import SpawnError
 
-Policy = Literal["round_robin", "least_loaded", "hash"] | int
+Policy = Literal["round_robin", "least_loaded", "hash"] | int | tuple[int, ...]
 Key = str | int | bytes
 
 _NAMED = ("round_robin", "least_loaded", "hash")
@@ -55,7 +55,7 @@ def place(count: int, policy: Policy, load: Load, keys: Sequence[Key] | None = N
     "round_robin" goes on from `load.next`. "least_loaded" gives each agent in turn to the worker with the
     fewest, the lowest slot among equals. "hash" goes by `keys`, one per agent: the same key gets the same
     slot in every process and run, and a new worker takes over only its share of them. A whole number pins all
-    to that worker, counted from 0 among the live.
+    to that worker, counted from 0 among the live; a tuple of them, one for each agent, each to its own.
 
     Raises:
         TypeError: the policy or a key has the wrong type.
@@ -66,6 +66,8 @@ def place(count: int, policy: Policy, load: Load, keys: Sequence[Key] | None = N
         raise ValueError(f"count={count} agents cannot be placed; give 0 or more")
     if not load.slots:
         raise SpawnError(f"no worker is alive to take {count:,} agents; wait for a restart, or resize()")
+    if isinstance(policy, tuple):
+        return Placement([_pinned(index, load.slots) for index in policy], load.next)
     if isinstance(policy, bool) or not isinstance(policy, int | str):
         raise TypeError(f"placement={policy!r} must be {', '.join(_NAMED)} or a worker's index")
     if isinstance(policy, int):

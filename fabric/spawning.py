@@ -26,6 +26,7 @@ from fabric.messages import (
     STOP_AGENTS,
     ErrorInfo,
     PrewarmOrder,
+    Ranges,
     SpawnOrder,
     SpawnReport,
     StopOrder,
@@ -58,6 +59,7 @@ class Recipe(NamedTuple):
     policy: Policy
     keys: list[Any] | None
     care: Care
+    bounds: tuple[int, ...] = ()  # of the ranges of array agents, one more than objects
 
 
 class Made(NamedTuple):
@@ -83,6 +85,7 @@ class Spawner:
         self._orders_most: dict[int, int] = {}  # with more than so many, those of stopped agents are dropped
         self._once: set[int] = set()
         self.slots: tuple[int, ...] = ()
+        self.arrays: dict[str, tuple[Any, ...]] = {}  # array agents by name: what makes their ArrayGroup
         self.now: Callable[[], float] = time.monotonic  # what waves go by
         self.sleep: Callable[[float], None] = time.sleep
 
@@ -152,7 +155,7 @@ class Spawner:
         """
         with self._turn:
             admit(count, 0, Budget(0, self._directory.room))
-            sample = _sample_of(count)
+            sample = count if recipe.bounds else _sample_of(count)  # ranges of one group know each other
             made = self._make(recipe, first, sample)
             if sample < count:
                 try:
@@ -244,7 +247,9 @@ class Spawner:
         each = recipe.each
         if each is not None:
             each = {name: [values[first + i] for i in positions] for name, values in each.items()}
-        order = SpawnOrder(array("Q", [addresses[i] for i in positions]).tobytes(), recipe.data, each, *recipe.care)
+        ranges = Ranges(recipe.bounds, tuple(addresses)) if recipe.bounds else None
+        own = array("Q", [addresses[i] for i in positions]).tobytes()
+        order = SpawnOrder(own, recipe.data, each, *recipe.care, ranges)
         rough = len(recipe.data) + 8 * len(positions)
         if len(positions) == 1 or (
             rough < self._switchboard.order_limit(slot)

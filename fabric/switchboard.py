@@ -12,8 +12,8 @@ import contextlib
 import functools
 import time
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from fabric.agent import AgentRef
 from fabric.arena import Arena
@@ -21,7 +21,7 @@ from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, Encoded, encode_order, joined
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
 from fabric.lending import ARENA
-from fabric.messages import COORDINATOR, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, REPLY, show
+from fabric.messages import COORDINATOR, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, RECORDS, REPLY, show
 from fabric.parcel import Data, Parcel, lend_all
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
@@ -31,6 +31,15 @@ from fabric.window import Window
 _CHUNK = 2048  # messages encoded at a time: 0.3 ms of work for either side
 _LARGE_TOGETHER = 1 << 20  # bytes
 _MOST_TOGETHER = INDEX_MASK + 1
+
+
+class Letter(NamedTuple):
+    """A chunk of records for one address."""
+
+    slot: int
+    target: int
+    correlation: int
+    body: Any  # bytes, or an array of them
 
 
 class Switchboard:
@@ -199,6 +208,10 @@ class Switchboard:
         """Return how many bytes an order to this worker may have."""
         return max(self._senders[slot].limit, self.most_lent)
 
+    def chunk_limit(self, slots: Iterable[int]) -> int:
+        """Return how many bytes a chunk of records to any of these workers may have: it goes through no arena."""
+        return min(self._senders[slot].limit for slot in slots)
+
     def _encode(self, body: Any, json: bool | None, timeout: float | None, wait: bool = True) -> tuple[int, Data]:
         """Encode a body, and wait for room in the arena no longer than the caller is ready to."""
         if self._arena is None or (wait and timeout is None):
@@ -310,6 +323,20 @@ class Switchboard:
         """Return how many bodies to encode before they are sent: large ones would fill the arena."""
         size = 0 if isinstance(bodies, Same) else self.codec.large_bytes(bodies[start])
         return _CHUNK if size == 0 else max(1, _LARGE_TOGETHER // size)
+
+    def send_chunks(self, chunks: Sequence[Letter], deadline: float | None) -> None:
+        """Send chunks of records, each a message to the object that hosts its range; wait for room.
+
+        Raises:
+            TimeoutError
+        """
+        batches = []
+        for slot, target, correlation, body in chunks:
+            batch = Batch(MESSAGE | RECORDS << 16, COORDINATOR, 1).target(target).numbered_from(correlation)
+            batches.append((slot, batch.bodies(body, len(body))))
+        self._put_all(batches, deadline)
+        if any(letter.correlation for letter in chunks):
+            self.replies.drain_if_free()
 
     def _batch(
         self,

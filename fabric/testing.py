@@ -22,11 +22,11 @@ from fabric.directory import Directory
 from fabric.errors import EncodingError, FabricError
 from fabric.inline import Turns
 from fabric.inline_lanes import Lanes
-from fabric.messages import MESSAGE, DeadLetter
+from fabric.messages import MESSAGE, RECORDS, DeadLetter
 from fabric.pending import Promise, settle
 from fabric.ring import COUNTERS
 from fabric.spawning import Spawner
-from fabric.switchboard import Same, Switchboard
+from fabric.switchboard import Letter, Same, Switchboard
 from fabric.unasked import Unasked
 
 _CPUS = 2  # what workers=None goes by: the same on every machine
@@ -155,6 +155,12 @@ class _InlineSwitchboard(Switchboard):
             left = None if deadline is None else deadline - time.monotonic()
             sender = self._senders[slots[index]]
             self._send_one(sender, MESSAGE | encoding << 16, addresses[index], asked, data, left, True)
+
+    def send_chunks(self, chunks: Sequence[Letter], deadline: float | None) -> None:
+        for slot, target, correlation, body in chunks:
+            left = None if deadline is None else deadline - time.monotonic()
+            meta = MESSAGE | RECORDS << 16
+            self._send_one(self._senders[slot], meta, target, correlation, bytes(body), left, True)
 
     def _encoded(self, bodies: Sequence[Any], json: bool | None) -> list[tuple[int, bytes]]:
         if isinstance(bodies, Same):

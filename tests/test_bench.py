@@ -12,7 +12,7 @@ import pytest
 
 import bench
 from bench import __main__ as command
-from bench import bodies, crashes, harness, latency, requirements, startup, table
+from bench import bodies, crashes, harness, latency, records, requirements, startup, table
 from bench.harness import Case, Contestant, Metric, Result, Settings, run_case, run_trial
 from bench.peers import stream
 from bench.sample import Sample, WrongAnswerError, percentile, percentiles
@@ -239,6 +239,8 @@ SEEDED = {  # a fault in the agent of each bench
     "spawn": {"agents": 100, "agent": "Miscounter"},
     "idle": {"seconds": 0.1, "agents": 100, "agent": "Liar"},
     "memory": {"agents": 100, "agent": "Miscounter"},
+    "records": {"records": 5_000, "agents": 10, "agent": "Forgetful"},
+    "array_spawn": {"agents": 1_000, "agent": "Deaf"},
     "million": {"agents": 100, "workers": 1, "agent": "Miscounter"},
     "protection": {"kind": "bytes", "alternations": 1, "messages": 500, "agents": 10, "agent": "Liar"},
     "large": {"job": {"back": "sum", "trips": 3}, "agent": "Skimmer"},
@@ -262,6 +264,7 @@ PEERS: dict[str, Mapping[str, Any]] = {
     "pool:ask_map": TASKS,
     "pool:ask_unordered": TASKS,
     "executor:ask": TASKS,
+    "record_pipe:tell": {"records": 5_000},
 }
 
 
@@ -270,6 +273,12 @@ def test_a_bench_fails_when_an_agent_answers_wrong(name: str) -> None:
     found = run_trial(Contestant("a liar", f"bench.{name}:ours", SEEDED[name], limit_s=30))
     assert found.get("wrong"), found
     assert found["failed"].startswith("wrong answer: ")
+
+
+def test_replies_to_records_that_are_swapped_fail() -> None:
+    with pytest.raises(WrongAnswerError, match="serial numbers"):
+        records.asked(5_000, agents=10, agent="Liar")
+    assert records.asked(5_000, agents=10).values["asked"][0] > 0
 
 
 def test_a_worker_killed_is_seen_in_what_a_peer_finishes_and_not_in_ours() -> None:

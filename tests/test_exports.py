@@ -28,6 +28,8 @@ PUBLIC = ERRORS | {
     "Agent",
     "AgentGroup",
     "AgentRef",
+    "ArrayAgents",
+    "ArrayGroup",
     "DeadLetter",
     "Fabric",
     "FabricConfig",

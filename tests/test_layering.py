@@ -1,6 +1,6 @@
 """The architecture as a table: a module imports from lower rows only, and every module has a row.
 
-The worker processes and the coordinator share the rows up to that of `fabric.agent`. Above it they are two
+The worker processes and the coordinator share the rows up to that of `fabric.array_agents`. Above it they are two
 sides, which meet in the segment and in the messages and never import each other. The exception is what runs
 both in one process, for tests of agents: `fabric.inline` and `fabric.testing`.
 """
@@ -25,14 +25,14 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.survey",
         "fabric.tables",
     ),
-    ("fabric._native",),
-    ("fabric.ring",),
+    ("fabric._native", "fabric.chunk"),
+    ("fabric.ring", "fabric.records"),
     ("fabric.lending", "fabric.private", "fabric.parcel", "fabric.arrays"),
     ("fabric.segment", "fabric.codec", "fabric.wire", "fabric.statistics"),
     ("fabric.arena", "fabric.views"),
-    ("fabric.channel", "fabric.large", "fabric.loans"),
+    ("fabric.channel", "fabric.large", "fabric.loans", "fabric.agent"),
     (
-        "fabric.agent",
+        "fabric.array_agents",
         "fabric.placement",
         "fabric.waves",
         "fabric.window",
@@ -59,10 +59,11 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.inline_lanes",
         "fabric.inline_loop",
     ),
-    ("fabric.workers.context", "fabric.workers.recovery", "fabric.replies", "fabric.salvage"),
+    ("fabric.workers.context", "fabric.workers.ranges", "fabric.workers.recovery", "fabric.replies", "fabric.salvage"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.switchboard"),
-    ("fabric.workers.host", "fabric.spawning"),
+    ("fabric.workers.host", "fabric.spawning", "fabric.record_post"),
     ("fabric.waving", "fabric.supervisor", "fabric.messenger", "fabric.workers.publisher"),
+    ("fabric.array_spawner",),
     ("fabric.workers.loop", "fabric.coordinator"),
     ("fabric.workers.forkserver", "fabric.executor", "fabric.pool", "fabric.queue"),
     ("fabric.inline",),
@@ -85,7 +86,7 @@ def _side(module: str) -> str | None:
     """Return which side a module belongs to, or None for one that serves both."""
     if module.startswith("fabric.workers."):
         return "worker"
-    return "coordinator" if _row(module) > _row("fabric.agent") else None
+    return "coordinator" if _row(module) > _row("fabric.array_agents") else None
 
 
 def _modules() -> dict[str, Path]:

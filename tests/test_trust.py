@@ -15,7 +15,21 @@ import pytest
 from fabric import EncodingError, Fabric, FabricError, SpawnError
 from fabric.channel import Receiver
 from fabric.codec import Codec, Undecodable
-from fabric.messages import ERROR, FAILURE, JSON, MESSAGE, NDARRAY, NONE, ORDER, PICKLE, RAW, REPLY, REQUEST, ErrorInfo
+from fabric.messages import (
+    ERROR,
+    FAILURE,
+    JSON,
+    MESSAGE,
+    NDARRAY,
+    NONE,
+    ORDER,
+    PICKLE,
+    RAW,
+    RECORDS,
+    REPLY,
+    REQUEST,
+    ErrorInfo,
+)
 from tests.agents import Echo
 from tests.loopback import loopback
 from tests.vandals import Vandal
@@ -148,7 +162,7 @@ def test_the_bomb_goes_off_where_pickles_are_allowed():
 
 
 @pytest.mark.parametrize("allow", [True, False])
-@pytest.mark.parametrize("encoding", [RAW, JSON, NDARRAY, NONE, ERROR, 0, 7, 200])
+@pytest.mark.parametrize("encoding", [RAW, JSON, NDARRAY, NONE, ERROR, RECORDS, 0, 7, 200])
 @pytest.mark.parametrize("process", [0, 1])
 def test_what_arrives_in_any_other_encoding_is_never_unpickled(encoding, allow, process):
     with loopback(2) as loop:

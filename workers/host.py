@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabric.agent import Agent
+from fabric.chunk import Chunk
 from fabric.codec import Codec, Undecodable, describe, refusal
 from fabric.errors import EncodingError
-from fabric.messages import COORDINATOR, CURSOR_MAKING, ErrorInfo, PrewarmOrder, SpawnOrder
+from fabric.messages import COORDINATOR, CURSOR_MAKING, ErrorInfo, PrewarmOrder, SpawnOrder, show
 from fabric.workers.keeper import Kept
 from fabric.workers.messenger import WorkerMessenger
 from fabric.workers.outbox import Outbox
@@ -75,6 +76,7 @@ class Host(WorkerMessenger):
         self._publish_after = int(publish_after_us * 1000)
         self._agents: dict[int, Any] = {_NOWHERE: _Refuser, _NOBODY: _Idler}
         self._batchers: dict[int, Any] = {}
+        self._ranges: dict[int, Any] = {}  # workers.ranges.RangeReceiver, of array agents
         self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
         self.careful = False  # one message a slice: a predecessor died, and it was not clear of which
         self.begun: Any = None  # our words that say, by lane, what they have begun
@@ -89,6 +91,21 @@ class Host(WorkerMessenger):
                     self._targets[index] = _NOWHERE
                 elif type(body) is Done:
                     self._targets[index] = _NOBODY
+                elif type(body) is Chunk:
+                    self._open(index, body)
+
+    def _open(self, index: int, chunk: Chunk) -> None:
+        """Put views of a chunk of records in its place, where there is somebody who takes such."""
+        target = self._targets[index]
+        if target not in self._agents:  # which is found out when its turn comes
+            return
+        try:
+            if target not in self._ranges:
+                raise EncodingError(f"{chunk.count:,} records arrived for {show(target)}, which is no array agent")
+            self._received.bodies[index] = self._ranges[target].open(chunk)
+        except EncodingError as error:
+            self._received.bodies[index] = Undecodable(error)
+            self._targets[index] = _NOWHERE
 
     def handle_one(self) -> int:
         """Handle a batch of one: as `handle`, with nothing to set up. An ask at a time is made of this."""
@@ -158,6 +175,11 @@ class Host(WorkerMessenger):
         if self.begun is not None:
             self.begun[self._received.lane] = self._received.end_of(behind)
 
+    def asked_in_hand(self) -> bool:
+        """Does somebody wait for what the handler in hand returns?"""
+        index = self.index
+        return index not in self.deferred and self._received.correlations()[index] != 0
+
     def takes_once(self, address: int) -> bool:
         """Has the agent here on_crash="fail"?"""
         return address in self._once
@@ -218,7 +240,8 @@ class Host(WorkerMessenger):
                 self.cursor[1] = address  # before the other word: what is said there is true at any moment
                 self.cursor[0] = CURSOR_MAKING
                 try:
-                    agent = warm.pop() if warm else construct(kind, args, self._arguments(order, kwargs, position))
+                    given = args if order.ranges is None else (order.ranges.of(address), *args)
+                    agent = warm.pop() if warm else construct(kind, given, self._arguments(order, kwargs, position))
                     self._install(address, agent, order)
                 except BaseException as error:
                     self._remove(address)
@@ -328,7 +351,11 @@ class Host(WorkerMessenger):
         if order.keep and self.keeper is not None:
             self.keeper.add(address, Kept(agent, order.keep, coroutine, order.once))
         receiver: Any = agent
-        if hasattr(agent, "on_batch"):
+        if order.ranges is not None:
+            from fabric.workers.ranges import RangeReceiver  # brings numpy
+
+            receiver = self._ranges[address] = RangeReceiver(self, agent, order.ranges)
+        elif hasattr(agent, "on_batch"):
             self._batchers[address] = agent
             receiver = _OneByOne(self, agent)
         elif coroutine:
@@ -355,6 +382,8 @@ class Host(WorkerMessenger):
         """Let go of an agent, if it is here, and return it. Its coroutines are cancelled, and end soon."""
         receiver = self._agents.pop(address, None)
         batcher = self._batchers.pop(address, None)
+        if self._ranges.pop(address, None) is not None:
+            receiver = receiver.agent
         self._once.discard(address)
         if self.keeper is not None:
             self.keeper.discard(address)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from fabric.agent import Agent, AgentGroup, AgentRef
 from fabric.arena import Arena
+from fabric.array_agents import ArrayGroup
 from fabric.channel import as_sequence
 from fabric.codec import Codec, Undecodable, describe, refusal, revive
 from fabric.errors import (
@@ -336,6 +337,19 @@ class WorkerMessenger:
     def ask_group(
         self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None, return_exceptions: bool
     ) -> list[Any]:
+        """Refuse, as `ask`."""
+        raise FabricError(NO_WAITING)
+
+    def tell_records(self, group: ArrayGroup, ids: Any, records: Any, timeout: float | None) -> None:
+        """Queue records, all or none of them; see ArrayGroup.tell_records."""
+        from fabric.workers.ranges import queue_records  # brings numpy
+
+        for address in group.where.addresses:
+            self.require_alive(address)
+        queue_records(self.outbox, self._speaker(), group, ids, records)
+        self._woken()
+
+    def ask_records(self, group: ArrayGroup, ids: Any, records: Any, timeout: float | None) -> Any:
         """Refuse, as `ask`."""
         raise FabricError(NO_WAITING)
 

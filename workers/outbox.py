@@ -77,17 +77,21 @@ class Outbox:
             BackpressureError: the outbox is full.
             MessageTooLargeError: the body is over what a lane between workers takes.
         """
-        size = len(body) + _HEADER_AND_PADDING
         if len(body) > self.limit:
             raise MessageTooLargeError(len(body), self.limit)
+        self.require(len(body))
+        self._lend(target, body)
+        self._pending_bytes += len(body) + _HEADER_AND_PADDING
+        self.pending.append(_Record(MESSAGE, target, sender, correlation, encoding, body, flags))
+
+    def require(self, body_bytes: int, messages: int = 1) -> None:
+        """Raise BackpressureError unless there is room for so much now."""
+        size = body_bytes + messages * _HEADER_AND_PADDING
         if self._pending_bytes + size > self._room:
             raise BackpressureError(
-                f"the outbox of this worker is full ({self._pending_bytes:,} bytes wait to be sent and "
-                f"{self._room:,} have room): receivers are slower than this sender; send less, or raise outbox_bytes"
+                f"the outbox of this worker is full, with no room for {size:,} bytes ({self._pending_bytes:,} wait to "
+                f"be sent, {self._room:,} have room): receivers are slower; send less, or raise outbox_bytes"
             )
-        self._lend(target, body)
-        self._pending_bytes += size
-        self.pending.append(_Record(MESSAGE, target, sender, correlation, encoding, body, flags))
 
     def reply(self, target: int, sender: int, correlation: int, encoding: int, body: Data) -> None:
         """Queue a reply. Not refused for want of room: how many there can be is bounded by what others asked.
