@@ -8,7 +8,7 @@ What a text cannot say (fields that overlap, objects) has no description: such a
 import functools
 import struct
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from fabric.errors import EncodingError
 
@@ -56,33 +56,53 @@ def is_fortran(body: Any) -> bool:
 def array_head(body: Any, described: bytes) -> bytes:
     """Say what lies behind: dimensions, order, shape, description of the dtype, padding."""
     flags = 0 if body.flags.writeable else _READ_ONLY
-    head = _HEAD.pack(body.ndim, is_fortran(body), flags, len(described))
-    head += struct.pack(f"<{body.ndim}q", *body.shape) + described
+    return _head(body.shape, is_fortran(body), flags, described)
+
+
+@functools.lru_cache(maxsize=256)
+def _head(shape: tuple[int, ...], fortran: bool, flags: int, described: bytes) -> bytes:
+    head = _HEAD.pack(len(shape), fortran, flags, len(described))
+    head += struct.pack(f"<{len(shape)}q", *shape) + described
     return head + bytes(-len(head) % _ALIGN)
 
 
-def load_array(data: bytes) -> Any:
-    """Rebuild an array in memory of its own; writable, unless it was read-only."""
-    view = memoryview(data)
-    _, _, _, length = _HEAD.unpack_from(view)
-    start = _HEAD.size + 8 * view[0] + length
-    start += -start % _ALIGN
-    return array_of(view, bytearray(view[start:]))
+class _Plan(NamedTuple):
+    """How to make an array over its data. Who sends arrays sends many of one kind: heads are read once."""
+
+    frombuffer: Any
+    dtype: Any
+    shape: tuple[int, ...]
+    order: str
+    read_only: bool
 
 
-def array_of(head: memoryview, data: Any) -> Any:
-    """Make an array over `data`, as `head` describes it."""
+@functools.lru_cache(maxsize=256)
+def _plan(head: bytes) -> _Plan:
     import numpy
 
     dimensions, fortran, flags, length = _HEAD.unpack_from(head)
     shape = struct.unpack_from(f"<{dimensions}q", head, _HEAD.size)
     start = _HEAD.size + 8 * dimensions
-    dtype = _described(bytes(head[start : start + length]).decode())
+    dtype = _described(head[start : start + length].decode())
     if dtype.hasobject:
         raise EncodingError("an array of objects arrived as raw data: that would be read as addresses")
     if min(shape, default=0) < 0:
         raise EncodingError(f"an array of shape {shape} cannot be")
-    made = numpy.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
-    if flags & _READ_ONLY:
+    return _Plan(numpy.frombuffer, dtype, shape, "F" if fortran else "C", bool(flags & _READ_ONLY))
+
+
+def load_array(data: bytes) -> Any:
+    """Rebuild an array in memory of its own; writable, unless it was read-only."""
+    dimensions, _, _, length = _HEAD.unpack_from(data)
+    start = _HEAD.size + 8 * dimensions + length
+    start += -start % _ALIGN
+    return array_of(data[:start], bytearray(memoryview(data)[start:]))
+
+
+def array_of(head: bytes, data: Any) -> Any:
+    """Make an array over `data`, as `head` describes it."""
+    frombuffer, dtype, shape, order, read_only = _plan(head)
+    made = frombuffer(data, dtype).reshape(shape, order=order)
+    if read_only:
         made.flags.writeable = False
     return made

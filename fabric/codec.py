@@ -236,7 +236,7 @@ class Codec:
             if encoding == ORDER:
                 return decode_order(rest.tobytes())
             if encoding == NDARRAY and parts:
-                return array_of(rest, parts[0])
+                return array_of(rest.tobytes(), parts[0])
             if encoding == PICKLE and self.allow_pickle:
                 return pickle.loads(rest, buffers=parts)
             return self.decode(encoding, rest.tobytes())
