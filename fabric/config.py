@@ -47,7 +47,7 @@ class FabricConfig:
 
     # Pace.
     batch_size: int = 256  # messages that cross into C in one call
-    spin_us: float = 20.0  # the longest a waiter spins before it sleeps; 0 turns spinning off
+    spin_us: float = 50.0  # the longest a waiter spins before it sleeps; 0 turns spinning off
     publish_after_us: float = 200.0  # the longest a finished reply waits for its batch to end
     target_queueing: float = 0.02  # what the send window aims to have queued in a lane
     metrics_interval: float = 30.0
