@@ -30,10 +30,10 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.lending", "fabric.private", "fabric.parcel", "fabric.arrays"),
     ("fabric.segment", "fabric.codec", "fabric.wire", "fabric.statistics"),
     ("fabric.arena", "fabric.views"),
-    ("fabric.channel", "fabric.large", "fabric.loans", "fabric.agent"),
+    ("fabric.channel", "fabric.large", "fabric.loans", "fabric.agent", "fabric.flow"),
     (
         "fabric.array_agents",
-        "fabric.flow",
+        "fabric.chunks",
         "fabric.placement",
         "fabric.waves",
         "fabric.window",
@@ -46,7 +46,6 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.payloads",
     ),
     ("fabric.workers.vault",),
-    ("fabric.agent", "fabric.chunks"),
     (
         "fabric.workers.keeper",
         "fabric.workers.ledger",
