@@ -34,6 +34,7 @@ BENCHES = (
     "sizes",
     "threshold",
     "growth",
+    "streams",
 )
 CURVES = ("sizes", "threshold")  # what --plot draws
 REQUIREMENTS = "requirements"

@@ -9,7 +9,7 @@ Layers; a module imports lower rows only (tests/test_layering.py holds the table
     ring lending                                   the only users of the C core: lanes, arenas
     segment codec wire chunk records               memory, and bytes for bodies
     channel                                        messages over lanes
-    agent array_agents placement waves window ...  what users hold; decisions, pure
+    agent array_agents flow placement waves ...    what users hold; decisions, pure
     workers.host ... | crew, replies, directory    the worker's side | the coordinator's side
     workers.loop     | coordinator                 the two loops
 """
@@ -40,6 +40,7 @@ _HOME = {
     "Shared": "fabric.loans",
     "SpawnError": "fabric.errors",
     "Statistics": "fabric.statistics",
+    "StreamChunk": "fabric.messages",
     "Wave": "fabric.waves",
     "WorkerLostError": "fabric.errors",
     "WorkerStatistics": "fabric.statistics",

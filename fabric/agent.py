@@ -34,6 +34,13 @@ class Messenger(Protocol):
     def stop_agents(self, addresses: "array[int]", timeout: float | None) -> None: ...
     def tell_records(self, group: Any, ids: Any, records: Any, timeout: float | None) -> None: ...
     def ask_records(self, group: Any, ids: Any, records: Any, timeout: float | None) -> Any: ...
+    def ask_stream(self, ref: "AgentRef", body: Any, window: int, timeout: float | None) -> Any: ...
+    def send_stream(
+        self, ref: "AgentRef", source: Any, total: int | None, window: int, timeout: float | None
+    ) -> Any: ...
+    def send_stream_async(
+        self, ref: "AgentRef", source: Any, total: int | None, window: int, timeout: float | None
+    ) -> Awaitable[Any]: ...
 
 
 # The only state of this package that outlives a call: unpickling a reference has no argument that could
@@ -165,6 +172,36 @@ class AgentRef:
     def ask_async(self, body: Any, timeout: float | None = None) -> Awaitable[Any]:
         """Send a message; await the reply. Works in the coordinator and in an `async def on_message`."""
         return self._messenger.ask_async(self, body, timeout)
+
+    def ask_stream(self, body: Any, window: int = 16, timeout: float | None = None) -> Any:
+        """Send a message; iterate (`for`, in coroutines `async for`) over what the agent's generator yields.
+
+        `on_message` returns or is a generator, asynchronous or not; of any other reply it is a stream of one
+        item. No more than `window` items are made beyond those taken: then the generator rests, while its
+        agent goes on with other messages. `close`, `with`, or dropping the stream closes the generator.
+
+        Raises (where the next item should be):
+            AgentError: the generator raised. AgentNotFoundError: the agent stopped.
+            TimeoutError: the next item did not come within `timeout` seconds; it may be waited for again.
+            WorkerLostError: the worker died, and what it had begun is not begun again: on_crash="fail", or an
+                agent with snapshots. Else a successor runs the generator anew; items taken are passed over.
+        """
+        return self._messenger.ask_stream(self, body, window, timeout)
+
+    def send_stream(self, chunks: Any, timeout: float | None = None, total: int | None = None, window: int = 8) -> Any:
+        """Send the items of an iterable (or a bytes-like, or a binary file, in pieces) as StreamChunks, in order.
+
+        Returns the reply to the last. At most `window` of them wait for theirs. If the iterable or the agent
+        raises, the agent is told a chunk with `aborted`, and the error is raised here; so with TimeoutError:
+        the agent answered none for `timeout` seconds. `total` is what chunks say as `total_bytes`.
+        """
+        return self._messenger.send_stream(self, chunks, total, window, timeout)
+
+    def send_stream_async(
+        self, chunks: Any, timeout: float | None = None, total: int | None = None, window: int = 8
+    ) -> Awaitable[Any]:
+        """Do as `send_stream`, in coroutines, those of agents too; `chunks` may be an asynchronous iterable."""
+        return self._messenger.send_stream_async(self, chunks, total, window, timeout)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop the agent after the messages sent before; returns when its on_stop has run."""

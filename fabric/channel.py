@@ -28,6 +28,7 @@ from fabric.messages import (
     ORDER,
     RAW,
     RECORDS,
+    TO_AGENTS,
 )
 from fabric.parcel import Data, Parcel, unpack
 from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer
@@ -68,6 +69,15 @@ class Sender:
         if sent:
             parcel.sent()
         return sent
+
+    def send_at_once(self, meta: int, target: int, correlation: int) -> bool:
+        """Send a record without a body. False: that would mean to wait, for room or for the lock. For finalisers."""
+        if not self.lock.acquire(False):
+            return False
+        try:
+            return self._peer.send(self._lane, meta, target, self._sender, correlation, b"")
+        finally:
+            self.lock.release()
 
     def put(self, batch: Batch, most_bytes: int = 2**62) -> bool:
         """Send what fits of a batch while fewer than `most_bytes` are in flight. True: all of it is in."""
@@ -310,7 +320,7 @@ class Receiver:
         if encoding == RAW:
             received.bodies = parts
             return
-        if self.cursor is not None and received.kind == MESSAGE:
+        if self.cursor is not None and received.kind in TO_AGENTS:
             self.cursor[1] = lane << CURSOR_LANE_SHIFT | received.end - received.bytes
             self.cursor[0] = 1 if received.count == 1 else CURSOR_UNCLEAR
             if self.careful or self.skips:

@@ -6,9 +6,11 @@ pickled by reference) goes by cloudpickle, by value, since workers do not import
 Nothing is unpickled where pickles are not allowed, and RAW, JSON and NDARRAY never are.
 """
 
+import inspect
 import itertools
 import json
 import pickle
+import struct
 import traceback as tracebacks
 from array import array
 from collections.abc import Callable, Sequence
@@ -26,13 +28,29 @@ from fabric.errors import (
     PoisonMessageError,
     WorkerLostError,
 )
-from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW, RECORDS, ErrorInfo, show
+from fabric.messages import (
+    CHUNK,
+    ERROR,
+    JSON,
+    LENT,
+    MIXED,
+    NDARRAY,
+    NONE,
+    ORDER,
+    PICKLE,
+    RAW,
+    RECORDS,
+    ErrorInfo,
+    StreamChunk,
+    show,
+)
 from fabric.parcel import Data, Entry, Parcel, lend_all, unpack
 
 _STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class or function
 _MOST_BYTES = 2**32 - 1  # that a size in a batch can say
 _NEVER = 2**63
-_OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo, Packed}
+_CHUNK_HEAD = struct.Struct("<QqQQBBBB4x")  # index, total or -1, so far, stream, last, aborted, encoding, is it a part
+_OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo, Packed, StreamChunk}
 _CRASHES = (Exception, SystemExit)  # what a user's code may end with; Ctrl-C is not its doing, and goes through
 _TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
 
@@ -77,6 +95,7 @@ class Codec:
             NONE: _load_none,
             ERROR: _load_error,
             RECORDS: Chunk,
+            CHUNK: self._load_chunk,
         }
 
     def lend(self, large: Large, threshold: int) -> None:
@@ -93,6 +112,8 @@ class Codec:
         """
         if type(body) is bytes and len(body) < self._lend_from:
             return RAW, body
+        if type(body) is StreamChunk:
+            return self._encode_chunk(body, json)
         if self._large is None or type(body) is Packed:
             return self.encode_inline(body, json)
         return self._large.encode(body, json)
@@ -108,7 +129,7 @@ class Codec:
             size = large.size_of(body)
         return size if size >= self._lend_from else 0
 
-    def dress(self, encoding: int, data: bytes) -> tuple[int, Data]:
+    def dress(self, encoding: int, data: Any) -> tuple[int, Data]:
         """Put what is encoded already into the arena, if it is large."""
         if len(data) < self._lend_from or self._large is None:
             return encoding, data
@@ -189,8 +210,33 @@ class Codec:
         try:
             self.encode(body, json)
         except (EncodingError, BackpressureError) as error:
-            return refusal(EncodingError(f"the reply of type {type(body).__name__} cannot be sent: {error}"))
+            text = f"the reply of type {type(body).__name__} cannot be sent: {error}"
+            return refusal(EncodingError(text + stream_hint(body)))
         return body
+
+    def _encode_chunk(self, chunk: StreamChunk, json: bool | None) -> tuple[int, Data]:
+        """Lay out a chunk: its numbers, then its data, or in its place what says where in the arena that is."""
+        data = chunk.data
+        encoding, body = self.dress(RAW, data) if type(data) is memoryview else self.encode(data, json)
+        lent, whole = encoding & LENT, isinstance(body, Parcel) and body.whole
+        total = -1 if chunk.total_bytes is None else chunk.total_bytes
+        numbers = (chunk.index, total, chunk.bytes_so_far, chunk.stream, chunk.is_last, chunk.aborted)
+        head = _CHUNK_HEAD.pack(*numbers, encoding & ~LENT, whole)
+        if not isinstance(body, Parcel):
+            return CHUNK, b"".join((head, body))
+        body.inline, body.whole = head + body.inline, False  # nobody has lent it yet
+        return CHUNK | lent, body
+
+    def _load_chunk(self, data: Any, parts: Sequence[memoryview] = ()) -> StreamChunk:
+        index, total, so_far, stream, last, aborted, encoding, whole = _CHUNK_HEAD.unpack_from(data)
+        if encoding in (CHUNK, ORDER):
+            raise EncodingError("a chunk arrived whose data is none")
+        rest, left = data[CHUNK_OVERHEAD:], list(parts)
+        if left:
+            body = self._assembled(encoding, left.pop(0) if whole else rest, left)
+        else:
+            body = self.decode(encoding, bytes(rest))
+        return StreamChunk(body, index, bool(last), None if total < 0 else total, so_far, stream, bool(aborted))
 
     def decode(self, encoding: int, data: bytes) -> Any:
         """Return the body; an ErrorInfo comes back as such.
@@ -231,19 +277,25 @@ class Codec:
             parts = take(entries)
             if whole:
                 rest = parts.pop(0)
-            if encoding == RAW:
-                return rest.tobytes()
-            if encoding == ORDER:
-                return decode_order(rest.tobytes())
-            if encoding == NDARRAY and parts:
-                return array_of(rest.tobytes(), parts[0])
-            if encoding == PICKLE and self.allow_pickle:
-                return pickle.loads(rest, buffers=parts)
-            return self.decode(encoding, rest.tobytes())
+            if encoding == CHUNK:
+                return self._load_chunk(rest, parts)
+            return self._assembled(encoding, rest, parts)
         except EncodingError as error:
             return Undecodable(error)
         except _CRASHES as error:
             return Undecodable(EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}"))
+
+    def _assembled(self, encoding: int, rest: memoryview, parts: list[memoryview]) -> Any:
+        """Make a body of what lay in the lane, or in the first part, and of the other parts."""
+        if encoding == RAW:
+            return rest.tobytes()
+        if encoding == ORDER:
+            return decode_order(rest.tobytes())
+        if encoding == NDARRAY and parts:
+            return array_of(rest.tobytes(), parts[0])
+        if encoding == PICKLE and self.allow_pickle:
+            return pickle.loads(rest, buffers=parts)
+        return self.decode(encoding, rest.tobytes())
 
     def decode_or_mark(self, encoding: int, data: bytes) -> Any:
         """Decode one body; an Undecodable where that fails."""
@@ -260,6 +312,16 @@ class Undecodable:
 
     def __init__(self, error: FabricError) -> None:
         self.error = error
+
+
+CHUNK_OVERHEAD = _CHUNK_HEAD.size  # bytes that a chunk takes beside its data
+
+
+def stream_hint(reply: Any) -> str:
+    """Say what to do about a reply that only a stream can carry; "" for others."""
+    if inspect.isgenerator(reply) or inspect.isasyncgen(reply):
+        return "; what a generator yields is had by ask_stream(body)"
+    return ""
 
 
 def refusal(error: FabricError) -> ErrorInfo:

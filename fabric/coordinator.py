@@ -309,6 +309,7 @@ class Fabric(ArraySpawner):
             drain = self.config.drain if drain is None else drain
             try:
                 if drain and self._supervisor.crew.workers:
+                    self._switchboard.cancel_streams(ClosedError(_CLOSED))  # one that nobody reads would never end
                     self._finish_work(deadline_of(timeout))
             finally:
                 self._shut_down(_LEAVE_PATIENCE if drain else _LEAVE_QUICKLY)

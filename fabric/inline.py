@@ -31,11 +31,14 @@ from fabric.errors import FabricError
 from fabric.inline_lanes import Batch, Lanes, Outbox, Record
 from fabric.inline_loop import SteppedLoop, running_loop
 from fabric.messages import (
+    CANCEL,
     COORDINATOR,
+    CREDIT,
     FAILURE,
     INDEX_BITS,
     MESSAGE,
     REPLY,
+    STREAM,
     PrewarmOrder,
     SpawnOrder,
     SpawnReport,
@@ -85,12 +88,13 @@ class Turns:
 
     def __init__(self, lanes: Lanes, codec: Codec, unasked: Unasked, batch_size: int) -> None:
         self.lanes = lanes
-        lanes.busy, lanes.wake = self._busy, self.wake
+        lanes.busy, lanes.wake = self._in_hand, self.wake
         self.codec = codec
         self.hosts: dict[int, InlineHost] = {}
         self.own_loop = SteppedLoop()  # for coroutines, while none of the user's runs
         self.now = 0.0
         self.late = 0
+        self.on_stray: Any = None  # no worker dies here
         self._unasked = unasked
         self._batch_size = batch_size
         self._pending: dict[int, Entry] = {}
@@ -132,6 +136,14 @@ class Turns:
     def run_later(self, job: Callable[[], None]) -> None:
         """Run a user's function when the batch in hand is handled."""
         self._jobs.append(job)
+
+    def wake_and_drain(self) -> None:
+        """Do as wake_pump."""
+        self.wake_pump()
+
+    def attend(self, correlation: int) -> None:
+        """Handle what is queued: an event loop waits for what comes of it."""
+        self.wake_pump()
 
     @property
     def outstanding(self) -> int:
@@ -182,6 +194,10 @@ class Turns:
         for _ in range(self.lanes.processes):
             process = self._next
             self._next = (process + 1) % self.lanes.processes
+            if process in self.hosts and self.hosts[process].streams.ready:
+                with self._in(self.hosts[process]):
+                    self.hosts[process].streams.turn()
+                return True
             if self.lanes.queues[process]:
                 if process == COORDINATOR:
                     self._receive()
@@ -282,8 +298,14 @@ class Turns:
             host.counters[count.RECEIVED] += batch.count
             host.counters[count.BATCHES] += 1
             host.counters[count.BYTES_IN] += sum(len(record.body) + HEADER_BYTES for record in records)
-            if batch.kind == MESSAGE:
+            if batch.kind in (MESSAGE, STREAM):
                 self._handle(host, batch)
+            elif batch.kind in (CREDIT, CANCEL):
+                for record, body in zip(batch.records, batch.bodies, strict=True):
+                    if batch.kind == CREDIT:
+                        host.streams.credit(record.sender, record.correlation, body)
+                    else:
+                        host.streams.cancel(record.sender, record.correlation)
             elif batch.kind == REPLY:
                 for correlation, body in zip(batch.correlations(), batch.bodies, strict=True):
                     host.counters[count.LATE_REPLIES] += not host.resolve(correlation, body)
@@ -294,7 +316,7 @@ class Turns:
         host.begin(batch)
         first = 0
         while first < batch.count:
-            behind = host.handle(first)
+            behind = host.handle_stream(first) if batch.kind == STREAM else host.handle(first)
             for index in range(first, behind):
                 record = batch.records[index]
                 if record.correlation != 0 and index not in host.deferred:
@@ -340,10 +362,14 @@ class Turns:
             if entry is None:
                 self.late += 1
                 continue
-            finish = entry.accept(Single(correlation, body))
+            try:
+                finish = entry.accept(Single(correlation, body))
+            except ValueError:
+                self.late += 1
+                continue
             if finish is not None:
                 self._jobs.append(finish)
-            if entry.done:
+            if entry.done and not entry.stays:
                 del self._pending[correlation >> INDEX_BITS]
 
     def _run_jobs(self) -> None:
@@ -378,6 +404,9 @@ class Turns:
 
     def _busy(self) -> bool:
         return any(host.busy_coroutines for host in self.hosts.values())
+
+    def _in_hand(self) -> bool:
+        return any(host.in_hand for host in self.hosts.values())
 
     def _settle_soon(self) -> None:
         self._settling = False

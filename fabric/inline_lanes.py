@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fabric.codec import Codec, decode_order
 from fabric.config import FabricConfig
 from fabric.errors import BackpressureError, MessageTooLargeError
-from fabric.messages import COORDINATOR, MESSAGE, ORDER, REPLY, REQUEST
+from fabric.messages import COORDINATOR, MESSAGE, ORDER, REPLY, REQUEST, TO_AGENTS
 from fabric.ring import HEADER_BYTES
 
 
@@ -131,14 +131,28 @@ class Outbox:
         smallest = min(config.peer_lane_bytes, config.lane_bytes, config.outbox_bytes)
         self.limit = smallest // 2 - HEADER_BYTES
         self._limit_home = min(config.lane_bytes, config.outbox_bytes) // 2 - HEADER_BYTES
+        self.backed_up = False  # a queue is never full
         self.waiting = 0  # bytes that no receiver has taken
         self.undeliverable: Callable[[int, int, int], None] | None = None
 
-    def tell(self, target: int, sender: int, correlation: int, encoding: int, body: bytes, flags: int = 0) -> None:
+    def tell(
+        self,
+        target: int,
+        sender: int,
+        correlation: int,
+        encoding: int,
+        body: bytes,
+        flags: int = 0,
+        kind: int = MESSAGE,
+    ) -> None:
         """Send a message of a handler. BackpressureError, MessageTooLargeError as in a worker."""
         _check_size(body, self.limit, "message")
         self.require(len(body))
-        self._put(Record(MESSAGE, encoding, target, sender, correlation, body, self))
+        self._put(Record(kind, encoding, target, sender, correlation, body, self))
+
+    def steer(self, meta: int, target: int, sender: int, correlation: int, body: bytes) -> None:
+        """Send what steers a stream."""
+        self._put(Record(meta & 0xFFFF, meta >> 16, target, sender, correlation, body, self))
 
     def require(self, body_bytes: int, messages: int = 1) -> None:
         """Raise BackpressureError unless there is room for so much now."""
@@ -164,7 +178,7 @@ class Outbox:
         if slot is not None:
             self.waiting += len(record.body) + HEADER_BYTES
             self._lanes.queues[slot].append(record)
-        elif record.kind == MESSAGE and self.undeliverable is not None:
+        elif record.kind in TO_AGENTS and self.undeliverable is not None:
             self.undeliverable(record.target, record.sender, record.correlation)
 
 

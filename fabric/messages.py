@@ -15,6 +15,7 @@ index tells which of it. 0 means that nobody waits for a reply.
 """
 
 import signal
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 DROPPED = 0  # no record has this kind: what the receiver makes of bytes that cannot be records
@@ -27,6 +28,10 @@ PREWARM = 7
 SHUTDOWN = 8  # control lane: leave when all that lies in the lanes is handled
 REQUEST = 10  # an agent asks the coordinator for something: a SpawnRequest, or addresses to stop
 EXPIRE = 9  # control lane: skip the messages of this token that are not begun; nobody waits for them any more
+STREAM = 20  # asked, and what comes of it is wanted item by item; the replies to it are numbered, see DIRECT
+CREDIT = 21  # to the maker of a stream: how many of its items the reader has taken
+CANCEL = 22  # to the maker of a stream: nobody reads it any more
+TO_AGENTS = frozenset({MESSAGE, STREAM})  # what an agent handles; a crash must not lose it
 
 RAW = 1
 PICKLE = 2
@@ -34,6 +39,7 @@ JSON = 3
 NDARRAY = 4
 NONE = 5
 ERROR = 6
+CHUNK = 20  # a StreamChunk: its numbers, then its data in an encoding of their own
 ORDER = 7  # a pickle of the coordinator's own; read nowhere but in a worker, from the coordinator's lane
 LENT = 0x80  # added to one of these: parts of the body lie in the sender's arena (fabric.parcel)
 RECORDS = 16  # a chunk of records, to or from an array agent
@@ -45,6 +51,7 @@ ENCODINGS = {
     NDARRAY: "ndarray",
     NONE: "none",
     ERROR: "error",
+    CHUNK: "chunk",
     RECORDS: "records",
 }
 
@@ -54,10 +61,23 @@ STACK_SIGNAL = signal.SIGRTMAX - 1  # asks a worker for its Python stack
 
 INDEX_BITS = 20  # of a correlation id; FAB_TOKEN_SHIFT
 INDEX_MASK = (1 << INDEX_BITS) - 1
+# What the index of a stream's question and of its replies says instead:
+DIRECT = 1 << 19  # not an item: the question (its lower bits are the window), or what ends it before it began
+FIRST = 1 << 18  # the first reply of a run; after a crash another run begins with item 0 again
+NUMBER_MASK = FIRST - 1  # the number of an item, modulo
+MOST_WINDOW = 1 << 16
+
+
+def begins_stream(correlation: int) -> bool:
+    """May this be the first item of a stream? If nobody knows of it, it is to be cancelled."""
+    return correlation & (DIRECT | FIRST) == FIRST
+
+
 COORDINATOR = 0  # address, and process slot
 _BRIEF = 500  # characters of a text where there is little room
 CURSOR_UNCLEAR = 1 << 32  # in place of the index, while bodies of a batch are decoded or its replies encoded
 CURSOR_MAKING = 1 << 33  # likewise, while an agent is made; its address is in the second word
+CURSOR_STEP_SHIFT = 40  # of the index: how often the generator of a stream was resumed, so that it is not taken to hang
 CURSOR_LANE_SHIFT = 54  # a worker's cursor: lane << 54 | counter of the lane where the batch in hand begins
 
 
@@ -144,6 +164,29 @@ class ErrorInfo(NamedTuple):
     traceback: str
     agent: int
     exception: bytes | None
+
+
+STREAM_END = "end"  # as ErrorInfo.what: a stream is over, and nothing went wrong
+
+
+@dataclass(frozen=True, slots=True)
+class StreamChunk:
+    """A part of what AgentRef.send_stream sends, as the agent's on_message gets it.
+
+    `data` is bytes where the sender's item was bytes-like, else what the item was. `index` counts from 0.
+    `bytes_so_far` counts the data up to and including this chunk, where it has a size in bytes; `total_bytes`
+    is None where the sender does not know it. `stream` is the same number in all chunks of one stream, and in
+    no others. `aborted`: the sender gave up after the chunks before this one, which has no data, is not the
+    last (`is_last` is never to come), and answers nobody: drop what you kept of the stream.
+    """
+
+    data: Any
+    index: int
+    is_last: bool
+    total_bytes: int | None
+    bytes_so_far: int
+    stream: int
+    aborted: bool = False
 
 
 class TakeOverOrder(NamedTuple):

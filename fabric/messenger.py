@@ -1,7 +1,9 @@
 """Send for the coordinator's program: what a Fabric, and the references that it gave out, do with messages."""
 
+import _thread
+import contextlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,12 +12,15 @@ from fabric.agent import AgentGroup, AgentRef, addresses_of
 from fabric.arena import Arena
 from fabric.array_agents import ArrayGroup
 from fabric.channel import as_sequence
+from fabric.chunks import Chunker, send_chunks
 from fabric.config import FabricConfig
 from fabric.errors import BackpressureError, FabricError
+from fabric.flow import check_window
 from fabric.loans import Shared, loan, share
 from fabric.pending import Promise, deadline_of, settle
 from fabric.replies import Replies
 from fabric.spawning import Spawner
+from fabric.streams import AskStream, send_stream
 from fabric.switchboard import Switchboard
 
 
@@ -155,13 +160,57 @@ class CoordinatorMessenger:
         import asyncio
 
         async def reply() -> Any:
-            try:
-                future = self.submit(ref, body, False)
-            except BackpressureError:  # the loop must not wait for room: a thread does
-                future = await asyncio.to_thread(self.submit, ref, body, True)
-            return await asyncio.wrap_future(future)
+            return await (await self.begin_ask(ref, body))
 
         return await (reply() if timeout is None else asyncio.wait_for(reply(), timeout))
+
+    def ask_stream(self, ref: AgentRef, body: Any, window: int, timeout: float | None) -> AskStream:
+        """See AgentRef.ask_stream."""
+        self._switchboard.check_open()
+        return AskStream(self._switchboard, ref, body, window, timeout)
+
+    def send_stream(self, ref: AgentRef, source: Any, total: int | None, window: int, timeout: float | None) -> Any:
+        """See AgentRef.send_stream."""
+        check_window(window)
+        chunker = self._chunker(ref, source, total)
+        try:
+            return send_stream(self._switchboard, ref, chunker, window, timeout)
+        except BaseException:
+            if not chunker.over:
+                self.tell_soon(ref, chunker.aborted())
+            raise
+
+    def send_stream_async(
+        self, ref: AgentRef, source: Any, total: int | None, window: int, timeout: float | None
+    ) -> Awaitable[Any]:
+        """See AgentRef.send_stream_async."""
+        return send_chunks(self, ref, self._chunker(ref, source, total), window, timeout)
+
+    async def begin_ask(self, ref: AgentRef, body: Any) -> Awaitable[Any]:
+        """Send a question, with all waiting that takes; return what awaits the reply."""
+        import asyncio
+
+        try:
+            future = self.submit(ref, body, False)
+        except BackpressureError:  # the loop must not wait for room: a thread does
+            future = await asyncio.to_thread(self.submit, ref, body, True)
+        return asyncio.wrap_future(future)
+
+    def tell_soon(self, ref: AgentRef, body: Any) -> None:
+        """Send a message without waiting, now or when there is room; an agent that is gone need not know."""
+
+        def wait_and_tell() -> None:
+            with contextlib.suppress(FabricError):
+                self._switchboard.tell(ref, body, None, True)
+
+        with contextlib.suppress(FabricError):
+            try:
+                self._switchboard.tell(ref, body, None, False)
+            except BackpressureError:
+                _thread.start_new_thread(wait_and_tell, ())
+
+    def _chunker(self, ref: AgentRef, source: Any, total: int | None) -> Chunker:
+        return Chunker(source, total, self._switchboard.order_limit(self._switchboard.slot_of(ref._address)))
 
     def tell_group(self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None) -> None:
         """See AgentGroup.tell_all and tell_each."""

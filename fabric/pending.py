@@ -60,6 +60,7 @@ class Entry:
     """What one thread waits for. `accept` and `fail` run in the draining thread."""
 
     __slots__ = ("done", "lock", "slots")
+    stays = False  # is more to come although it is done? Then whoever owns it says when it is forgotten
 
     def __init__(self, slots: Sequence[int]) -> None:
         self.done = False

@@ -2,6 +2,7 @@
 
     cursor (two words that the worker alone wrote)
       [0]  index in the batch of the message in hand, plus 1; 0: none, it died elsewhere
+           for a stream whose generator runs: 1, and above it how often that was resumed
       [1]  lane << 54 | counter of the lane where the batch begins
 
 So exactly the message that was running is blamed, not its neighbours in the batch. A message whose head is
@@ -12,7 +13,16 @@ import struct
 from typing import NamedTuple
 
 from fabric.errors import EncodingError
-from fabric.messages import CURSOR_LANE_SHIFT, CURSOR_MAKING, CURSOR_UNCLEAR, LENT, MESSAGE, PICKLE, show
+from fabric.messages import (
+    CURSOR_LANE_SHIFT,
+    CURSOR_MAKING,
+    CURSOR_STEP_SHIFT,
+    CURSOR_UNCLEAR,
+    LENT,
+    PICKLE,
+    TO_AGENTS,
+    show,
+)
 from fabric.parcel import unpack
 from fabric.ring import BATCH_MAX, HEADER_BYTES
 from fabric.segment import Segment
@@ -47,6 +57,7 @@ def examine(segment: Segment, slot: int) -> Victim | None:
     Only for a worker that is seen to be dead: nobody writes these words any more.
     """
     index, where = segment.cursor_of(slot)
+    index &= (1 << CURSOR_STEP_SHIFT) - 1
     if not 0 < index <= BATCH_MAX:
         return None
     lane, position = where >> CURSOR_LANE_SHIFT, where & (1 << CURSOR_LANE_SHIFT) - 1
@@ -68,7 +79,7 @@ def examine(segment: Segment, slot: int) -> Victim | None:
         return None
     at = begin % len(data)
     _, kind, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
-    if kind != MESSAGE:
+    if kind not in TO_AGENTS:
         return None
     contents = _contents(segment, lane, encoding, bytes(data[at + HEADER_BYTES : at + size]))
     return Victim(lane, begin, target, sender, correlation, *contents, again)
@@ -118,7 +129,7 @@ def count_messages(segment: Segment, slot: int) -> int:
             padding, size = record
             (kind,) = struct.unpack_from("<H", data, (position + padding) % len(data) + 4)
             position += padding + (size + _ALIGN - 1) // _ALIGN * _ALIGN
-            found += kind == MESSAGE
+            found += kind in TO_AGENTS
     return found
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from fabric.channel import Received, Receiver
 from fabric.errors import FabricError
-from fabric.messages import INDEX_BITS, REPLY
+from fabric.messages import INDEX_BITS, REPLY, begins_stream
 from fabric.pending import Entry, One, Promise, Replied, Single, wake
 from fabric.ring import MESSAGES, Peer
 
@@ -58,6 +58,9 @@ class Replies:
         self._unread = False  # did the last look leave something in the lanes?
         self._closed: FabricError | None = None  # what those get who come too late
         self.late = 0
+        # Told of a stream that begins although nobody reads it, (agent, correlation id): its reader had all of it
+        # when its worker died, but that had not committed the question.
+        self.on_stray: Callable[[int, int], None] | None = None
 
     def expect(self, entry: Entry) -> int:
         """Register an entry; return the correlation id of its first question."""
@@ -75,6 +78,11 @@ class Replies:
         token = correlation >> INDEX_BITS
         self._pending.pop(token, None)
         self._promised.discard(token)
+
+    def attend(self, correlation: int) -> None:
+        """Have the pump drain until this entry has something to be done: an event loop waits for it."""
+        self._promised.add(correlation >> INDEX_BITS)
+        self.wake_pump()
 
     def wait(self, entry: Entry, deadline: float | None) -> bool:
         """Wait for an entry, draining meanwhile. False: the deadline (monotonic seconds) has passed."""
@@ -119,7 +127,7 @@ class Replies:
             for token, entry in list(self._pending.items()):
                 if slot in entry.slots:
                     finish = entry.fail(slot, error)
-                    if entry.done:
+                    if entry.done and not entry.stays:
                         self._pending.pop(token, None)
                         self._promised.discard(token)
                     if finish is not None:
@@ -262,17 +270,19 @@ class Replies:
         if finish is not None:
             self._promised.discard(token)
             self._finishes.append(finish)
-        if entry.done:
+        if entry.done and not entry.stays:
             self._pending.pop(token, None)
 
     def _give_singly(self, received: Received) -> None:
         """Replies of one batch that belong to different entries."""
         pending = self._pending
-        for correlation, body in zip(received.correlations(), received.bodies, strict=True):
+        for index, (correlation, body) in enumerate(zip(received.correlations(), received.bodies, strict=True)):
             token = correlation >> INDEX_BITS
             entry = pending.get(token)
             if entry is None:
                 self.late += 1
+                if begins_stream(correlation) and self.on_stray is not None:
+                    self.on_stray(received.senders()[index], correlation)
             else:
                 self._give(entry, token, Single(correlation, body))
 

@@ -13,7 +13,7 @@ from fabric.channel import Received, Receiver, Sender
 from fabric.codec import Codec, refusal
 from fabric.errors import EncodingError, FabricError, WorkerLostError
 from fabric.lending import Receipts
-from fabric.messages import COORDINATOR, LENT, MESSAGE, MIXED, REPLY
+from fabric.messages import COORDINATOR, LENT, MESSAGE, MIXED, REPLY, TO_AGENTS
 from fabric.parcel import unpack
 from fabric.ring import MESSAGES
 from fabric.segment import Segment
@@ -61,7 +61,7 @@ def empty_lanes(
     taken = 0
     while (received := receiver.receive()) is not None:
         back = received.lane % peer.processes
-        if received.kind == MESSAGE:
+        if received.kind in TO_AGENTS:
             taken += received.count
             rows = zip(received.targets(), received.senders(), received.correlations(), strict=True)
             for target, sender, correlation in rows:

@@ -21,7 +21,7 @@ from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, Encoded, encode_order, joined
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
 from fabric.lending import ARENA
-from fabric.messages import COORDINATOR, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, RECORDS, REPLY, show
+from fabric.messages import CANCEL, COORDINATOR, CREDIT, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, RECORDS, REPLY, show
 from fabric.parcel import Data, Parcel, lend_all
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
@@ -55,6 +55,8 @@ class Switchboard:
         self.replies = replies
         self._arena: Arena | None = None
         self.most_lent = 0  # bytes of a message that goes through the arena; 0 without one
+        replies.on_stray = self.cancel_stray
+        self.streams: dict[int, Callable[[], Any]] = {}  # that are read here, by correlation id: weak references
         self.closed: str | None = None  # why nothing can be sent any more
         self._table: Sequence[int] = peer.table
         workers = range(1, peer.processes)
@@ -184,6 +186,38 @@ class Switchboard:
             self.replies.forget(correlation)
             raise
         return correlation
+
+    def post(self, slot: int, record: "Post", timeout: float | None, wait: bool = True) -> None:
+        """Send what is a stream's: what asks for it, what steers it, a chunk. Waits for room, or raises, as `tell`."""
+        control = record.meta & 0xFFFF == CREDIT  # not behind all that was told; what is lost there is said again
+        sender = (self._control if control else self._senders)[slot]
+        self._send_one(sender, *record, timeout, wait)
+
+    def post_at_once(self, slot: int, kind: int, target: int, correlation: int) -> bool:
+        """Send a record without a body, or say False where that would mean to wait. Finalisers may call it."""
+        return self.closed is not None or self._senders[slot].send_at_once(kind, target, correlation)
+
+    def cancel_streams(self, error: FabricError) -> None:
+        """End all streams that are read here; their readers get this error. Any thread."""
+        for found in list(self.streams.values()):
+            stream = found()
+            if stream is not None:
+                stream.give_up(error)
+        self.replies.wake_and_drain()
+
+    def cancel_stray(self, address: int, correlation: int) -> None:
+        """Cancel a stream that nobody reads. The draining thread only, which does not wait."""
+        if not self.is_alive(address):
+            return
+        slot, meta = self.slot_of(address), CANCEL | NONE << 16
+
+        def wait_and_send() -> None:
+            with contextlib.suppress(FabricError):
+                self.post(slot, Post(meta, address, correlation, b""), None)
+
+        with contextlib.suppress(FabricError):
+            if not self.post_at_once(slot, meta, address, correlation):
+                self.replies.run_later(wait_and_send)
 
     def order(self, slot: int, kind: int, order: Any, entry: One, control: bool = False) -> int:
         """Send an order to a worker; the answer goes to the entry. Returns the correlation id."""
@@ -379,6 +413,15 @@ class Switchboard:
     def wait_quiet(self, deadline: float | None) -> bool:
         """Wait until no message is in flight anywhere. False: the time was up."""
         return self.replies.wait_for(lambda: self.closed is not None or self.peer.quiet(), QUIET, deadline)
+
+
+class Post(NamedTuple):
+    """A record on its way: what Sender.send_one takes."""
+
+    meta: int
+    target: int
+    correlation: int
+    data: Data
 
 
 def _wait_for_returns(replies: Replies, reached: Callable[[], bool], deadline: float) -> bool:

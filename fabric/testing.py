@@ -19,7 +19,7 @@ from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.coordinator import Fabric
 from fabric.directory import Directory
-from fabric.errors import EncodingError, FabricError
+from fabric.errors import ClosedError, EncodingError, FabricError
 from fabric.inline import Turns
 from fabric.inline_lanes import Lanes
 from fabric.messages import MESSAGE, RECORDS, DeadLetter
@@ -133,6 +133,7 @@ class InlineFabric(Fabric):
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None and self.config.drain:
+            self._switchboard.cancel_streams(ClosedError("this fabric is closed"))
             await self._turns.wait_quiet()
         self.close(drain=False)
         await asyncio.sleep(0)  # coroutines that were cancelled end here
@@ -140,6 +141,10 @@ class InlineFabric(Fabric):
 
 class _InlineSwitchboard(Switchboard):
     """A switchboard over fabric.inline.Lanes, which take one record at a time."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._control = self._senders  # a worker has one queue
 
     def _send_chunks(
         self,

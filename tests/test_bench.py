@@ -12,7 +12,7 @@ import pytest
 
 import bench
 from bench import __main__ as command
-from bench import bodies, crashes, harness, latency, records, requirements, startup, table
+from bench import bodies, crashes, harness, latency, records, requirements, startup, streams, table
 from bench.harness import Case, Contestant, Metric, Result, Settings, run_case, run_trial
 from bench.peers import stream
 from bench.sample import Sample, WrongAnswerError, percentile, percentiles
@@ -312,6 +312,12 @@ def test_a_lost_a_swapped_and_a_changed_message_each_fail(arrived: list[bytes]) 
         stream.check((len(arrived), bodies.digest(arrived)), [b"a", b"b", b"c"])
     with pytest.raises(WrongAnswerError):
         bodies.expect(arrived, [b"a", b"b", b"c"], "replies")
+
+
+@pytest.mark.parametrize("items", [[0], [0, 2], [1, 0], [0, 1, 2]])
+def test_a_stream_that_loses_swaps_or_adds_an_item_fails(items: list[int]) -> None:
+    with pytest.raises(WrongAnswerError):
+        streams._read((number.to_bytes(8) for number in items), 2, 8)
 
 
 @pytest.mark.parametrize("call", PEERS)

@@ -35,6 +35,7 @@ PUBLIC = ERRORS | {
     "FabricConfig",
     "Shared",
     "Statistics",
+    "StreamChunk",
     "Wave",
     "WorkerStatistics",
 }

@@ -21,7 +21,7 @@ from fabric.admission import available_bytes
 from fabric.agent import register_messenger
 from fabric.channel import LoneSender, Receiver, Sender
 from fabric.codec import Codec, decode_order
-from fabric.counters import CLOSING, PID
+from fabric.counters import CLOSING, FIRST_TOKEN, PID
 from fabric.lending import ARENA
 from fabric.messages import COORDINATOR, STACK_SIGNAL
 from fabric.payloads import open_arena
@@ -99,10 +99,12 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     host.cursor = cursor
     host.arena = arena
     host.wait_for_returns = functools.partial(_wait_for_returns, peer)
+    host.streams.first_token_of = lambda slot: int(segment.counters_of(slot)[FIRST_TOKEN])
     register_messenger(host)
     counters = segment.counters()
     vault = None if arena is None else Vault(arena, slot, config.arena_threshold)
     keeper = host.keeper = Keeper(Journal(peer, segment.journal_data()), codec, host.unkept, vault)
+    counters[FIRST_TOKEN] = first_token
     recovery = Recovery(counters[PID], slot, segment.begun(), host.takes_once, keeper.kept)
     host.begun = segment.begun()
     publisher = Publisher(peer, senders, host, outbox, counters, boot.attention)

@@ -21,7 +21,19 @@ ANSWERED = "this message has been answered already"
 class Ticket:
     """A message in hand. `deferred`: what its handler returns is not its reply; `answered`: it has its reply."""
 
-    __slots__ = ("answered", "behind", "body", "correlation", "deferred", "done", "owed", "sender", "stretch", "target")
+    __slots__ = (
+        "answered",
+        "behind",
+        "body",
+        "correlation",
+        "deferred",
+        "done",
+        "owed",
+        "sender",
+        "stream",
+        "stretch",
+        "target",
+    )
 
     def __init__(self, target: int, sender: int, correlation: int, body: Any, stretch: Stretch | None) -> None:
         self.target = target
@@ -33,6 +45,7 @@ class Ticket:
         self.answered = False
         self.done = False  # a coroutine has finished it
         self.behind = -1  # counter of its lane behind it, where its agent's state is kept
+        self.stream: Any = None  # workers.streams.Outgoing, where its reply is wanted item by item
         self.owed = False  # its reply is to come later, which is written down for a successor
 
 

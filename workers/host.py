@@ -14,7 +14,7 @@ from typing import Any
 from fabric.agent import Agent
 from fabric.chunk import Chunk
 from fabric.codec import Codec, Undecodable, describe, refusal
-from fabric.errors import EncodingError
+from fabric.errors import EncodingError, FabricError
 from fabric.messages import COORDINATOR, CURSOR_MAKING, ErrorInfo, PrewarmOrder, SpawnOrder, show
 from fabric.workers.keeper import Kept
 from fabric.workers.messenger import WorkerMessenger
@@ -57,6 +57,24 @@ class _OneByOne:
         return self._host._run_batch(self.agent, [body])[0]
 
 
+class _Yielder:
+    """Stands for an agent whose on_message is a generator: what it is told would run nothing, so that is an error."""
+
+    __slots__ = ("_host", "agent")
+
+    def __init__(self, host: "Host", agent: Any) -> None:
+        self._host = host
+        self.agent = agent
+
+    def on_message(self, body: Any) -> Any:
+        if not self._host.streaming and not self._host.is_asked:
+            raise FabricError(
+                f"{type(self.agent).__name__}.on_message is a generator, and nobody would read what it yields: "
+                "send messages to it by ask_stream(body)"
+            )
+        return self.agent.on_message(body)
+
+
 class Host(WorkerMessenger):
     """The agents of one worker."""
 
@@ -69,7 +87,7 @@ class Host(WorkerMessenger):
         publish_after_us: float,
         first_token: int = 0,
     ) -> None:
-        super().__init__(identity, codec, outbox, table, first_token)
+        super().__init__(identity, codec, outbox, table, publish_after_us, first_token)
         self.values: list[Any] = []
         self.warm = WarmPool()
         self.mailboxes: dict[int, Any] = {}
@@ -122,6 +140,25 @@ class Host(WorkerMessenger):
         except BaseException as error:
             self.values = [self._failed(0, target, error)]
         return 1
+
+    def handle_stream(self, first: int) -> int:
+        """Handle one question for a stream, with what its handler returns. It is always a slice of its own."""
+        self.deferred.clear()
+        self.cursor[0] = first + 1
+        target = self._targets[first]
+        if target in self._once or (self.keeper is not None and self.keeper.kept(target) is not None):
+            self._begin(first + 1)  # nobody runs it again: see workers.recovery
+        self.streaming = True
+        self.values = [None]
+        try:
+            value = self._agents[target].on_message(self._received.bodies[first])
+            if first not in self.deferred:  # else a mailbox has it
+                self.streams.begin(self.take_in_hand(), value)
+        except BaseException as error:
+            self.values = [self._failed(first, target, error)]
+        finally:
+            self.streaming = False
+        return first + 1
 
     def handle(self, first: int) -> int:
         """Handle messages from `first` on, to the end of the batch or until replies have waited long enough.
@@ -275,12 +312,17 @@ class Host(WorkerMessenger):
     @property
     def has_chores(self) -> bool:
         """Is there something to be looked after where no message is there?"""
-        return bool(self.timers or self.failures or self.mailboxes or self.warm.wanted)
+        return bool(self.timers or self.failures or self.mailboxes or self.warm.wanted or self.in_hand)
+
+    @property
+    def is_asked(self) -> bool:
+        """Does somebody wait for the reply to the message in hand?"""
+        return bool(self._received.correlations()[self.index])
 
     @property
     def busy_coroutines(self) -> bool:
         """Is a coroutine of some agent in hand?"""
-        return self.in_hand > 0
+        return self.in_hand > self.streams.plain
 
     def _handle_grouped(self) -> int:
         """Handle a whole batch where some agents take theirs together."""
@@ -362,6 +404,8 @@ class Host(WorkerMessenger):
             from fabric.workers.mailbox import Mailbox  # brings asyncio, which most workers never need
 
             receiver = self.mailboxes[address] = Mailbox(self, agent)
+        elif inspect.isgeneratorfunction(agent.on_message) or inspect.isasyncgenfunction(agent.on_message):
+            receiver = _Yielder(self, agent)
         self._agents[address] = receiver
         if type(agent).on_start is not Agent.on_start:
             self._starting = address
@@ -380,6 +424,10 @@ class Host(WorkerMessenger):
 
     def _remove(self, address: int) -> Agent | None:
         """Let go of an agent, if it is here, and return it. Its coroutines are cancelled, and end soon."""
+        if self.streams:
+            self.streams.stop(address)
+        if self.reading:
+            self.stop_reading(address)
         receiver = self._agents.pop(address, None)
         batcher = self._batchers.pop(address, None)
         if self._ranges.pop(address, None) is not None:
@@ -388,6 +436,8 @@ class Host(WorkerMessenger):
         if self.keeper is not None:
             self.keeper.discard(address)
         self.json_choices.pop(address, None)
+        if isinstance(receiver, _Yielder):
+            return receiver.agent  # type: ignore[no-any-return]
         mailbox = self.mailboxes.get(address)
         if mailbox is None or receiver is None:
             return batcher or receiver  # type: ignore[no-any-return]

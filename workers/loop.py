@@ -18,16 +18,20 @@ from fabric import counters as count
 from fabric.channel import Received, Receiver
 from fabric.codec import Undecodable, refusal
 from fabric.messages import (
+    CANCEL,
     COORDINATOR,
+    CREDIT,
     CURSOR_LANE_SHIFT,
     EXPIRE,
     INDEX_BITS,
     MESSAGE,
+    NONE,
     PREWARM,
     REPLY,
     SHUTDOWN,
     SPAWN,
     STOP_AGENTS,
+    STREAM,
     BarOrder,
     PrewarmOrder,
     SkipOrder,
@@ -35,6 +39,7 @@ from fabric.messages import (
     SpawnReport,
     StopOrder,
     TakeOverOrder,
+    begins_stream,
 )
 from fabric.ring import MESSAGES, ROOM, Lifeline, Peer
 from fabric.workers.host import Host
@@ -82,8 +87,10 @@ class Loop:
         self._head_of = head_of
         self._handled = handled
         self._handled[COORDINATOR] = 0  # our predecessor's; what it had not committed comes again
+        self._orphans_due = 0.0  # monotonic seconds
         self._unpublished: list[Stretch] = []  # handled, but some effect found no room anywhere yet
-        self._handlers = {MESSAGE: self._messages, REPLY: self._replies}
+        self._handlers = {MESSAGE: self._messages, STREAM: self._messages, REPLY: self._replies}
+        self._handlers.update({CREDIT: self._steering, CANCEL: self._steering})
         self._handlers[EXPIRE] = self._expiries
         self._expired: dict[int, None] = {}  # tokens in order; bounded, for many were handled before the word came
         self._handlers.update(dict.fromkeys((SPAWN, STOP_AGENTS, PREWARM, SHUTDOWN), self._orders))
@@ -116,8 +123,8 @@ class Loop:
             received = received or receive(batch_size)
             while received is not None and not closing[0]:
                 handlers.get(received.kind, unknown)(received)
-                if host.mailboxes and host.busy_coroutines:
-                    self._turn_event_loop()
+                if host.in_hand:
+                    self._turn_what_is_in_hand()
                 received = receive(batch_size) if received.more else None
             if self._leaving and self._ledger.empty and self._outbox.idle:
                 break
@@ -136,6 +143,7 @@ class Loop:
         """Handle messages to agents, slice by slice."""
         host, lane, total = self._host, received.lane, received.count
         keeper, outbox = self._keeper, self._outbox
+        streams = received.kind == STREAM
         if self._recovery is not None:
             self._recover(received)
         if self._expired and received.asks:
@@ -144,9 +152,12 @@ class Loop:
         host.cursor[1] = lane << CURSOR_LANE_SHIFT | received.end - received.bytes
         first = 0
         while first < total and not (first and self._closing[0]):
-            behind = host.handle(first) if total > 1 else host.handle_one()
+            if streams:
+                behind = host.handle_stream(first)
+            else:
+                behind = host.handle(first) if total > 1 else host.handle_one()
             end = received.end if behind == total else received.end_of(behind)
-            if keeper.active:
+            if keeper.active and not streams:  # the question of a stream is done when that is over
                 host.note(received, first, behind)
             self._publisher.publish(received, first, behind, self._whole(lane, end) if outbox.pending else None)
             if host.owing:
@@ -168,7 +179,9 @@ class Loop:
 
     def _may_put_off(self, lane: int) -> bool:
         """May the last slice of a batch be committed with the next look at the lanes? That follows at once."""
-        return not (self._keeper.active or self._host.mailboxes or self._unpublished or self._ledger.holds(lane))
+        host = self._host
+        busy = self._keeper.active or host.mailboxes or host.in_hand or self._unpublished
+        return not (busy or self._ledger.holds(lane))
 
     def _recover(self, received: Received) -> None:
         """See to what comes again after a crash, until all of that has come."""
@@ -267,11 +280,26 @@ class Loop:
 
     def _replies(self, received: Received) -> None:
         """Give answers to the coroutines of this worker that asked."""
-        for correlation, body in zip(received.correlations(), received.bodies, strict=True):
+        for index, (correlation, body) in enumerate(zip(received.correlations(), received.bodies, strict=True)):
             if not self._host.resolve(correlation, body):
                 self._counters[count.LATE_REPLIES] += 1
+                if begins_stream(correlation):  # its reader had all of it, but its question was not committed
+                    reader, maker = received.targets()[index], received.senders()[index]
+                    self._host.outbox.steer(CANCEL | NONE << 16, maker, reader, correlation, b"")
         self._commit_all(received)
         self._turn_event_loop()
+
+    def _steering(self, received: Received) -> None:
+        """Hear how far the readers of our streams are, and which of them have gone."""
+        streams = self._host.streams
+        rows = zip(received.senders(), received.correlations(), received.bodies, strict=True)
+        for sender, correlation, body in rows:
+            if received.kind == CREDIT:
+                streams.credit(sender, correlation, body)
+            else:
+                streams.cancel(sender, correlation)
+        self._commit_all(received)
+        self._publish_finished()
 
     def _orders(self, received: Received) -> None:
         """Carry out orders of the coordinator; each is answered. Nobody else gives us any."""
@@ -285,6 +313,8 @@ class Loop:
                 answer = self._host.describe(error, COORDINATOR)
             self._publisher.publish_failures()
             self._outbox.flush()
+            if self._host.finished:  # streams of agents that were stopped
+                self._publish_finished()
             if correlation:
                 self._publisher.answer(correlation, *self._host.codec.encode_answer(answer))
         self._commit_all(received)
@@ -358,6 +388,8 @@ class Loop:
     def _idle(self, batch_size: int) -> Received | None:
         """Look after what is not urgent, then sleep until there is something; return it, if it is messages."""
         host, outbox = self._host, self._outbox
+        if host.streams:
+            self._drop_orphans()
         if not (outbox.backed_up or outbox.pending or self._keeper.active or host.has_chores):
             received = self._receiver.await_next(MESSAGES, None, batch_size)
             if received is None:
@@ -378,7 +410,9 @@ class Loop:
         if outbox.pending or host.failures:
             self._publisher.publish_failures()
             outbox.flush()
-        elif host.mailboxes and host.busy_coroutines:
+        elif host.streams.ready:
+            self._turn_what_is_in_hand()
+        elif host.busy_coroutines:
             self._sleep_in_event_loop(reasons, seconds)
         elif not host.warm.refill_one():
             received = self._receiver.await_next(reasons, seconds, batch_size)
@@ -387,6 +421,14 @@ class Loop:
             self._note_facts()
         return None
 
+    def _drop_orphans(self) -> None:
+        """Close streams whose readers are gone: looked at once a second, also by workers that seldom sleep."""
+        now = time.monotonic()
+        if now >= self._orphans_due:
+            self._orphans_due = now + _IDLE_LOOK
+            self._host.streams.drop_orphans()
+            self._publish_finished()
+
     def _note_facts(self) -> None:
         """Say what is not said as it happens: it is rare, and it is not worth a look each time."""
         counters = self._counters
@@ -394,7 +436,16 @@ class Loop:
         counters[count.ERRORS] = self._host.errors
         counters[count.DROPPED_BYTES] = self._peer.dropped_bytes() + self._dropped_bytes
 
-    # Coroutines.
+    # Streams and coroutines.
+
+    def _turn_what_is_in_hand(self) -> None:
+        """Let generators make items, and coroutines run; publish what comes of it."""
+        host = self._host
+        if host.streams.ready:
+            host.streams.turn()
+            self._publish_finished()
+        if host.busy_coroutines:
+            self._turn_event_loop()
 
     def _turn_event_loop(self) -> None:
         """Let coroutines run until each awaits something; then publish what they finished and sent."""

@@ -6,6 +6,7 @@ here waits: messages go to the outbox, and answers to questions come back to the
 
 import heapq
 import time
+import weakref
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from fabric.agent import Agent, AgentGroup, AgentRef
 from fabric.arena import Arena
 from fabric.array_agents import ArrayGroup
 from fabric.channel import as_sequence
-from fabric.codec import Codec, Undecodable, describe, refusal, revive
+from fabric.codec import Codec, Undecodable, describe, refusal, revive, stream_hint
 from fabric.errors import (
     AgentNotFoundError,
     BackpressureError,
@@ -23,18 +24,30 @@ from fabric.errors import (
     FabricError,
     MessageTooLargeError,
 )
-from fabric.messages import COORDINATOR, FORWARDED, INDEX_BITS, ErrorInfo, SpawnRequest, show
+from fabric.messages import (
+    COORDINATOR,
+    CURSOR_LANE_SHIFT,
+    ERROR,
+    FORWARDED,
+    INDEX_BITS,
+    ErrorInfo,
+    SpawnRequest,
+    show,
+)
 from fabric.parcel import Data
 from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
 from fabric.workers.keeper import Keeper
 from fabric.workers.ledger import Stretch
 from fabric.workers.outbox import Outbox
+from fabric.workers.reading import WorkerStream
+from fabric.workers.streaming import SOON, StreamMessenger
+from fabric.workers.streams import Streams
 
 NO_WAITING = (
     "ask() in a handler would stop the whole worker while it waits: make on_message an async def and use "
     "`await ref.ask_async(body)`, or tell() and have the answer told back"
 )
-_SOON = 0.01  # seconds until another try, where the outbox is full when a message is due
+_NO_STREAM = "what answers a stream is what its handler returns or yields: it cannot be put off or passed on"
 
 
 class _Send(NamedTuple):
@@ -46,10 +59,18 @@ class _Send(NamedTuple):
     body: Data
 
 
-class WorkerMessenger:
+class WorkerMessenger(StreamMessenger):
     """What a worker's agents send and answer; a fabric.agent.Messenger."""
 
-    def __init__(self, identity: int, codec: Codec, outbox: Outbox, table: Sequence[int], first_token: int = 0) -> None:
+    def __init__(
+        self,
+        identity: int,
+        codec: Codec,
+        outbox: Outbox,
+        table: Sequence[int],
+        publish_after_us: float,
+        first_token: int = 0,
+    ) -> None:
         """`first_token` is higher for a successor: replies to what its predecessor asked are not for it."""
         self.identity = identity
         self.codec = codec
@@ -66,7 +87,10 @@ class WorkerMessenger:
         self.keeper: Keeper | None = None  # of snapshots; there is none without a segment
         self.arena: Arena | None = None  # likewise
         self.wait_for_returns: Callable[[Callable[[], bool], float], bool] | None = None  # for replies, which may wait
-        self.in_hand = 0  # messages that coroutines have not finished
+        self.streams = Streams(self, int(publish_after_us * 1000))
+        self.reading: weakref.WeakSet[WorkerStream] = weakref.WeakSet()  # what coroutines here read
+        self.streaming = False  # is the message in hand a question for a stream?
+        self.in_hand = 0  # messages that coroutines and streams have not finished
         self.clock = time.monotonic  # what tell_later goes by
         self.timers: list[tuple[float, int, _Send]] = []
         self.json_choices: dict[int, bool | None] = {}  # by address, of agents whose class has one
@@ -77,7 +101,7 @@ class WorkerMessenger:
         self._received: Any = None
         self._targets: list[int] = []
         self._starting = COORDINATOR  # the agent whose on_start or on_stop runs
-        self._asked: dict[int, Any] = {}  # futures of coroutines, by token
+        self._asked: dict[int, Any] = {}  # futures of coroutines, or weak references to their streams, by token
         self._token = first_token
         self._event_loop: Any = None
 
@@ -117,11 +141,15 @@ class WorkerMessenger:
         self.stretch.in_hand += 1
         self.stretch.tickets.append(ticket)
         self.in_hand += 1
+        if self.streaming:
+            self.streams.expect(ticket, self._place_in_hand())
         return ticket
 
     def defer(self) -> Ticket:
         """Let the message in hand be answered by other means than what its handler returns."""
         ticket = self._in_hand()
+        if self.streaming or ticket.stream is not None:
+            raise FabricError(_NO_STREAM)
         if current_ticket.get() is None:
             self.deferred[self.index] = ticket
         ticket.deferred = True
@@ -140,7 +168,7 @@ class WorkerMessenger:
         if ticket.correlation != 0:
             self.send_reply(ticket.sender, ticket.target, ticket.correlation, value)
         self.release(ticket)
-        self._woken()
+        self.woken()
 
     def release(self, ticket: Ticket) -> None:
         """Note that a message has its reply."""
@@ -149,7 +177,12 @@ class WorkerMessenger:
             self.keeper.paid(ticket)
 
     def finish(self, ticket: Ticket, value: Any) -> None:
-        """Send the reply of a coroutine's message; the loop commits it when that is out."""
+        """Send the reply of a coroutine's message, or begin its stream; the loop commits it when that is out."""
+        if ticket.stream is not None:
+            if not isinstance(value, ErrorInfo):
+                self.streams.begin(ticket, value)
+                return
+            self.streams.refuse(ticket)
         if self.keeper is not None:
             self.keeper.capture(ticket.target)
         if isinstance(value, ErrorInfo):
@@ -163,18 +196,28 @@ class WorkerMessenger:
             self.keeper.paid(ticket)
         self.finished.append(ticket)
         self.in_hand -= 1
-        self._woken()
+        self.woken()
 
     def forward(self, ref: AgentRef, body: Any) -> None:
         """Pass the message in hand on; the receiver answers the one who asked."""
         ticket = self._in_hand()
         if ticket.answered:
             raise FabricError(ANSWERED)
+        if self.streaming or ticket.stream is not None:
+            raise FabricError(_NO_STREAM)
         encoding, data = self.codec.encode(ticket.body if body is ... else body, ref._json)
         self.require_alive(ref._address)
         self.outbox.tell(ref._address, ticket.sender, ticket.correlation, encoding, data, FORWARDED)
         self.defer().answered = True  # not before: had anything of this raised, the one who asked is to know
-        self._woken()
+        self.woken()
+
+    def _place_in_hand(self) -> int:
+        """Return what the cursor would say of the message in hand, if it were a batch of its own."""
+        if self.keeper is None:  # there is no lane
+            return 0
+        received, index = self._received, self.index
+        begin: int = received.end_of(index) if index else received.end - received.bytes
+        return int(received.lane) << CURSOR_LANE_SHIFT | begin
 
     def _in_hand(self) -> Ticket:
         ticket = current_ticket.get()
@@ -184,7 +227,7 @@ class WorkerMessenger:
             raise FabricError("no message is in hand: there is nothing to answer or to pass on")
         return ticket
 
-    def _woken(self) -> None:
+    def woken(self) -> None:
         """A coroutine has something to send: end the sleep in the event loop."""
         if self.wake is not None:
             self.wake()
@@ -198,7 +241,7 @@ class WorkerMessenger:
         self._token += 1
         send = _Send(ref._address, self._speaker(), encoding, data)
         heapq.heappush(self.timers, (self.clock() + seconds, self._token, send))
-        self._woken()
+        self.woken()
 
     def due_timers(self, now: float) -> float | None:
         """Send what tell_later promised for now; return seconds until the next, None when there is none."""
@@ -210,7 +253,7 @@ class WorkerMessenger:
                 else:
                     self._undeliverable(send.target, send.sender, 0)
             except BackpressureError:
-                return _SOON
+                return SOON
             except MessageTooLargeError as error:
                 self.failures.append((send.target, send.sender, refusal(error)))
             heapq.heappop(self.timers)
@@ -223,7 +266,12 @@ class WorkerMessenger:
 
     def resolve(self, correlation: int, body: Any) -> bool:
         """Give a reply to the coroutine that awaits it. False: nobody does any more."""
-        future = self._asked.pop(correlation >> INDEX_BITS, None)
+        token = correlation >> INDEX_BITS
+        future = self._asked.get(token)
+        if isinstance(future, weakref.ref):
+            stream = future()
+            return stream is not None and stream.accept(correlation, body)
+        self._asked.pop(token, None)
         if future is None or future.done():
             return False
         if isinstance(body, ErrorInfo):
@@ -247,13 +295,15 @@ class WorkerMessenger:
         barred = self.barred.get(address)
         return refusal(barred or AgentNotFoundError(f"{show(address)} has stopped, or never was"))
 
-    def send_reply(self, to: int, address: int, correlation: int, value: Any) -> None:
-        """Queue the reply of the agent at `address`; one that is too large goes as an error."""
+    def send_reply(self, to: int, address: int, correlation: int, value: Any) -> bool:
+        """Queue the reply of the agent at `address`; one that is too large goes as an error. False: an error goes."""
         encoding, body = self.encode_reply(address, value)
         try:
             self.outbox.reply(to, address, correlation, encoding, body)
-        except MessageTooLargeError as error:
+        except (MessageTooLargeError, BackpressureError) as error:
             self.outbox.reply(to, address, correlation, *self.codec.encode(refusal(error)))
+            return False
+        return encoding != ERROR
 
     def encode_reply(self, address: int, value: Any) -> tuple[int, Data]:
         """Encode a reply; one that cannot be encoded becomes an error."""
@@ -262,7 +312,7 @@ class WorkerMessenger:
         except BackpressureError:  # unlike a send inside a handler a reply may wait for room: for a while
             return self._encode_patiently(value, self.json_choices.get(address))
         except EncodingError as error:
-            return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}")))
+            return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}{stream_hint(value)}")))
 
     def _encode_patiently(self, value: Any, json: bool | None) -> tuple[int, Data]:
         assert self.arena is not None
@@ -292,6 +342,11 @@ class WorkerMessenger:
         """Read the shared table."""
         return self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32) <= 0xFFFF
 
+    def slot_of(self, address: int) -> int | None:
+        """Return the slot of an agent, None when it is not alive."""
+        slot = self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32)
+        return slot if slot <= 0xFFFF else None
+
     def require_alive(self, address: int) -> None:
         """Raise AgentNotFoundError when nobody is at this address."""
         if not self.is_alive(address):
@@ -311,7 +366,7 @@ class WorkerMessenger:
         self.require_alive(ref._address)
         future, correlation = self._expect()
         self.outbox.tell(ref._address, self._speaker(), correlation, encoding, data)
-        self._woken()
+        self.woken()
         if timeout is None:
             return future  # type: ignore[no-any-return]
         import asyncio
@@ -347,7 +402,7 @@ class WorkerMessenger:
         for address in group.where.addresses:
             self.require_alive(address)
         queue_records(self.outbox, self._speaker(), group, ids, records)
-        self._woken()
+        self.woken()
 
     def ask_records(self, group: ArrayGroup, ids: Any, records: Any, timeout: float | None) -> Any:
         """Refuse, as `ask`."""
@@ -371,15 +426,19 @@ class WorkerMessenger:
             return ticket.target
         return self._starting if self._received is None else self._targets[self.index]
 
-    def _expect(self) -> tuple[Any, int]:
+    def _next_token(self) -> int:
         self._token += 1
-        future = self._asked[self._token] = self.loop().create_future()
-        return future, self._token << INDEX_BITS
+        return self._token
+
+    def _expect(self) -> tuple[Any, int]:
+        token = self._next_token()
+        future = self._asked[token] = self.loop().create_future()
+        return future, token << INDEX_BITS
 
     def _request(self, request: SpawnRequest | bytes) -> Any:
         future, correlation = self._expect()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need await it
         encoding, data = self.codec.encode(request, json=False)
         self.outbox.request(self._speaker(), correlation, encoding, data)
-        self._woken()
+        self.woken()
         return future

@@ -17,6 +17,7 @@ tail of one lane or of the region's, and before that store we write down what it
     the successor finds that tail moved on (`settle`): the slice was published, its head goes to its end
 """
 
+import itertools
 from array import array
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 from fabric.channel import Sender
 from fabric.codec import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
-from fabric.messages import COORDINATOR, MESSAGE, MIXED, REPLY, REQUEST
+from fabric.messages import COORDINATOR, MESSAGE, MIXED, REPLY, REQUEST, TO_AGENTS
 from fabric.parcel import Data, Parcel, lend_all
 from fabric.ring import OUTBOX_LANE, Batch, Peer
 
@@ -70,8 +71,17 @@ class Outbox:
         self.lost = 0
         self.wants_attention = False  # the coordinator must look even if nobody there waits for anything
 
-    def tell(self, target: int, sender: int, correlation: int, encoding: int, body: Data, flags: int = 0) -> None:
-        """Queue a message of a handler.
+    def tell(
+        self,
+        target: int,
+        sender: int,
+        correlation: int,
+        encoding: int,
+        body: Data,
+        flags: int = 0,
+        kind: int = MESSAGE,
+    ) -> None:
+        """Queue a message of a handler; `kind` is MESSAGE or STREAM.
 
         Raises:
             BackpressureError: the outbox is full.
@@ -82,7 +92,7 @@ class Outbox:
         self.require(len(body))
         self._lend(target, body)
         self._pending_bytes += len(body) + _HEADER_AND_PADDING
-        self.pending.append(_Record(MESSAGE, target, sender, correlation, encoding, body, flags))
+        self.pending.append(_Record(kind, target, sender, correlation, encoding, body, flags))
 
     def require(self, body_bytes: int, messages: int = 1) -> None:
         """Raise BackpressureError unless there is room for so much now."""
@@ -92,6 +102,11 @@ class Outbox:
                 f"the outbox of this worker is full, with no room for {size:,} bytes ({self._pending_bytes:,} wait to "
                 f"be sent, {self._room:,} have room): receivers are slower; send less, or raise outbox_bytes"
             )
+
+    def steer(self, meta: int, target: int, sender: int, correlation: int, body: bytes) -> None:
+        """Queue what steers a stream. Not refused: how many there can be is bounded by the streams' windows."""
+        self._pending_bytes += len(body) + _HEADER_AND_PADDING
+        self.pending.append(_Record(meta & 0xFFFF, target, sender, correlation, meta >> 16, body, 0))
 
     def reply(self, target: int, sender: int, correlation: int, encoding: int, body: Data) -> None:
         """Queue a reply. Not refused for want of room: how many there can be is bounded by what others asked.
@@ -133,11 +148,12 @@ class Outbox:
             pending, self.pending, self._pending_bytes = self.pending, [], 0
             requests = [record for record in pending if record.kind == REQUEST]
             replies = [record for record in pending if record.kind == REPLY]
-            messages = [record for record in pending if record.kind == MESSAGE]
+            others = [record for record in pending if record.kind not in (REQUEST, REPLY)]
             if replies:
                 self._send(REPLY, replies)
-            if messages:
-                self._send(MESSAGE, messages, None if requests else of)
+            runs = [(kind, list(run)) for kind, run in itertools.groupby(others, lambda record: record.kind)]
+            for kind, run in runs:
+                self._send(kind, run, None if requests or len(runs) > 1 else of)
             if requests:
                 self._send(REQUEST, requests)
         self._room = self._peer.outbox_room()
@@ -164,7 +180,7 @@ class Outbox:
                 empty, strays = self._peer.flush_outbox()
             for stray in strays:
                 self.lost += 1
-                if stray.kind == MESSAGE and self.undeliverable is not None:
+                if stray.kind in TO_AGENTS and self.undeliverable is not None:
                     self.undeliverable(stray.target, stray.sender, stray.correlation)
             if not empty or not self._spilled:
                 break
@@ -221,7 +237,7 @@ class Outbox:
                 return slots
             lost = records.pop(len(slots))
             self.lost += 1
-            if kind == MESSAGE and self.undeliverable is not None:
+            if kind in TO_AGENTS and self.undeliverable is not None:
                 self.undeliverable(lost.target, lost.sender, lost.correlation)
 
     def overflow(self, batch: Batch) -> None:

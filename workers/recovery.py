@@ -3,10 +3,11 @@
     lane    | handled, committed | handled, not committed | in hand when it died | not begun |
                                  ^ head
 
-What lies behind the head comes again. It is handled again, at least once, with three exceptions:
+What lies behind the head comes again. It is handled again, at least once, with four exceptions:
   - the supervisor says so: the message has killed too many workers, or the one in hand was not to be repeated
   - its agent takes each message at most once (on_crash="fail") and it had been begun
   - its agent has a snapshot that was taken after it
+  - it asks an agent with snapshots for a stream, and had been begun: some of what the generator did may be in one
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from typing import Any
 from fabric.channel import Received
 from fabric.codec import Undecodable
 from fabric.errors import WorkerLostError
-from fabric.messages import SkipOrder, show
+from fabric.messages import STREAM, SkipOrder, show
 from fabric.workers.journal import Mark
 from fabric.workers.keeper import Kept
 
@@ -78,10 +79,13 @@ class Recovery:
     def mark(self, received: Received) -> None:
         """Put something else in the place of bodies that are not to be handled again."""
         targets, correlations = received.targets(), received.correlations()
+        streams = received.kind == STREAM
         begin = received.end - received.bytes
         for index, target in enumerate(targets):
             behind = received.end_of(index + 1)
             instead = self._instead(received.lane, begin, behind, target, correlations[index])
+            if streams and self._kept(target) is not None and behind <= self._begun.get(received.lane, 0):
+                instead = instead or Undecodable(self.lost(target, correlations[index]))
             if instead is not None:
                 received.bodies[index] = instead
                 received.undecodable = True
