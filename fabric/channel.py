@@ -58,7 +58,7 @@ class Sender:
         Raises:
             MessageTooLargeError: the body is over the lane's limit.
         """
-        if isinstance(body, Parcel):
+        if type(body) is not bytes and isinstance(body, Parcel):
             return self._send_parcel(meta, target, correlation, body, sender)
         with self.lock:
             return self._peer.send(self._lane, meta, target, sender, correlation, body)
@@ -116,7 +116,7 @@ class LoneSender(Sender):
 
     def send_one(self, meta: int, target: int, correlation: int, body: Data, sender: int = 0) -> bool:
         """See Sender."""
-        if isinstance(body, Parcel):
+        if type(body) is not bytes and isinstance(body, Parcel):
             return self._send_parcel(meta, target, correlation, body, sender)
         return self._peer.send(self._lane, meta, target, sender, correlation, body)
 

@@ -43,6 +43,7 @@ CHUNK = 20  # a StreamChunk: its numbers, then its data in an encoding of their 
 ORDER = 7  # a pickle of the coordinator's own; read nowhere but in a worker, from the coordinator's lane
 LENT = 0x80  # added to one of these: parts of the body lie in the sender's arena (fabric.parcel)
 RECORDS = 16  # a chunk of records, to or from an array agent
+SMALL = 4096  # bytes: bodies below this never lie in an arena, for it is the least arena_threshold
 MIXED = 256  # in columns: the records differ
 ENCODINGS = {
     RAW: "raw",

@@ -21,7 +21,21 @@ from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, Encoded, encode_order, joined
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
 from fabric.lending import ARENA
-from fabric.messages import CANCEL, COORDINATOR, CREDIT, EXPIRE, INDEX_MASK, MESSAGE, NONE, ORDER, RECORDS, REPLY, show
+from fabric.messages import (
+    CANCEL,
+    COORDINATOR,
+    CREDIT,
+    EXPIRE,
+    INDEX_MASK,
+    MESSAGE,
+    NONE,
+    ORDER,
+    RAW,
+    RECORDS,
+    REPLY,
+    SMALL,
+    show,
+)
 from fabric.parcel import Data, Parcel, lend_all
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
@@ -143,9 +157,11 @@ class Switchboard:
         slot = self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32)
         if slot > 0xFFFF or address == COORDINATOR or self.closed is not None:
             slot = self.slot_of(address)  # raises
-        encoding, data = (
-            self.codec.encode(body, ref._json) if timeout is None else self._encode(body, ref._json, timeout)
-        )
+        data: Data = body
+        if type(body) is bytes and len(body) < SMALL:  # an ask at a time is made of these
+            encoding = RAW
+        else:
+            encoding, data = self._encode(body, ref._json, timeout)
         deadline = None if timeout is None else deadline_of(timeout)
         entry = One(slot)
         correlation = self.replies.expect(entry)

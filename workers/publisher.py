@@ -15,7 +15,7 @@ from fabric import counters as count
 from fabric.channel import Received, Sender
 from fabric.codec import Encoded, refusal
 from fabric.errors import BackpressureError, MessageTooLargeError
-from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, REPLY
+from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, RAW, REPLY, SMALL
 from fabric.parcel import Data
 from fabric.ring import ROOM, Batch, Peer
 from fabric.workers.host import Host
@@ -75,7 +75,11 @@ class Publisher:
         host, values = self._host, self._host.values
         slot = received.lane % self._processes
         if received.count == 1 and slot == COORDINATOR:
-            encoding, body = host.encode_reply(received.target, values[0])
+            body: Data = values[0]
+            if type(body) is bytes and len(body) < SMALL:  # an ask at a time is made of these
+                encoding = RAW
+            else:
+                encoding, body = host.encode_reply(received.target, body)
             self._send_one(REPLY | encoding << 16, COORDINATOR, received.correlation, body)
             return
         json = None if not host.json_choices else self._json_of(received.targets()[first:behind])
