@@ -325,6 +325,7 @@ class Receiver:
             self.cursor[0] = 1 if received.count == 1 else CURSOR_UNCLEAR
             if self.careful or self.skips:
                 received.bodies = list(self._decoded_carefully(received, parts))
+                self.cursor[0] = 0  # none is in hand: the last would be blamed for what the first does when handled
                 received.undecodable = _are_to_be_looked_at(received.bodies)
                 return
         if encoding & (LENT | MIXED):

@@ -69,7 +69,7 @@ def test_an_agent_that_keeps_what_it_is_sent_shows_in_the_growth() -> None:
     kept = growth.ours(2_000, agent="Hoarder").values[growth.GROWTH.name][0]
     (allowed,) = [one.target for one in requirements.load() if one.bench == "growth"]
     assert kept > allowed
-    assert kept == pytest.approx(10, abs=allowed)  # every hundredth of 1,000 arrays of 1 MB
+    assert kept >= 10 - allowed  # every hundredth of 1,000 arrays of 1 MB, and what Python took beside them
 
 
 def test_a_curve_says_where_we_lose_and_a_setting_of_ours_where_it_crosses() -> None:

@@ -235,6 +235,13 @@ def test_bodies_from_anywhere_become_a_sequence():
     assert as_sequence({"a": 1}.values()) == [1]
 
 
+def test_after_careful_decoding_no_message_is_in_hand(loop, receiver):
+    _send(loop, ["one", "two", "three"])
+    receiver.cursor, receiver.careful = [0, 0], True
+    assert receiver.receive().bodies == ["one", "two", "three"]
+    assert receiver.cursor[0] == 0
+
+
 class _Interrupted(Codec):
     """Ctrl-C comes while the first batch is decoded."""
 
