@@ -57,7 +57,8 @@ class Views:
 
     def settle(self) -> None:
         """Give back what could not be given back before its record was committed."""
-        waiting, self.unsettled[:] = list(self.unsettled), []
+        waiting = list(self.unsettled)
+        del self.unsettled[: len(waiting)]  # not what other threads have appended since
         for owner, loan, end in waiting:
             self._give_back(owner, loan, end)
 
