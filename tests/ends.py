@@ -20,6 +20,7 @@ class End:
 
     def __init__(self, loop: Loopback, process: int, patience: float = 0.0, memory_left: int = 2**40) -> None:
         self.peer, self.process = loop.peers[process], process
+        self.layout, self.whole = loop.segments[process].layout, loop.segments[process].whole
         self.codec = Codec()
         self.receiver = Receiver(loop.segments[process], self.peer, self.codec)
         self.memory_left = memory_left
