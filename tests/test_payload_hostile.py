@@ -239,7 +239,6 @@ def test_a_worker_that_lies_about_its_arena_does_not_keep_others_from_theirs(see
             for body in (pattern(part, 100_000), pattern(part, 1_000_000)):
                 assert all(np.array_equal(came, body) for came in others.ask_all(body, timeout=PATIENCE))
         deadline = time.monotonic() + PATIENCE
-        del came
         while fab._arena.usage()[3]:
             others.ask_all(None, timeout=PATIENCE)
             assert time.monotonic() < deadline
