@@ -5,8 +5,8 @@
     a thread                      kills a worker at random moments
 
 Each body is made from a seed: an old, a shifted or a foreign byte shows. In the end no arena may have a block or a
-loan. What a process has for itself (anonymous memory, which private copies of pages are) must be within SLACK of what it
-was after a warm-up: malloc gives little back, and more than a few bodies' worth would be copies that were not dropped.
+loan. What a process has for itself (anonymous memory, which private copies of pages are) must be within SLACK of
+what it was after a warm-up: malloc gives little back, and more would be copies of pages that were not dropped.
 """
 
 import argparse

@@ -159,10 +159,10 @@ def test_a_loan_outlives_its_with_and_its_fabric():
     assert (array == 3).all()
     assert (came == 3).all()
     assert (handle.value == 3).all()
-    for use in (lambda: fab.loan(1), lambda: fab.share(array), lambda: holder.ask(array)):
+    for use, what in ((fab.loan, 1), (fab.share, array), (holder.ask, array)):
         with pytest.raises(ClosedError):
-            use()
-    del array, came, handle
+            use(what)
+    del array, came, handle, what
 
 
 def test_an_agent_lends_in_place_too(fab):

@@ -1,4 +1,4 @@
-"""Views of what others lent, all processes in this one: private, writable, and given back in time, neither before nor never.
+"""Views of what others lent, all processes in this one: private, writable, and given back neither too soon nor never.
 
 Seeded faults that these have caught: giving back before the commit, not renewing pages, not sharing out pages.
 """
