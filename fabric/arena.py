@@ -10,6 +10,7 @@ full arena is back-pressure: whoever may wait waits for receivers to give back, 
 import contextlib
 import errno
 import functools
+import math
 import os
 import threading
 import time
@@ -56,28 +57,29 @@ class Arena:
         if size > self.size:
             raise MessageTooLargeError(size, self.size)
         offset = self._take(size)
-        patience = min(self._patience, getattr(self._hurry, "seconds", self._patience)) if patient else 0
-        if offset < 0 and patience > 0 and self.wait is not None:
+        if offset < 0 and patient and self.wait is not None:
             found: list[int] = []
 
             def came() -> bool:
                 found[:] = [self._take(size)]
                 return found[0] >= 0
 
-            self.wait(came, time.monotonic() + patience)
+            deadline = min(time.monotonic() + self._patience, getattr(self._hurry, "deadline", math.inf))
+            if deadline > time.monotonic():
+                self.wait(came, deadline)
             offset = found[0] if found else offset
         if offset < 0:
             raise self._refusal(offset, size)
         return Piece(offset, offset, size, False)
 
     @contextlib.contextmanager
-    def hurry(self, seconds: float) -> Iterator[None]:
-        """Have this thread wait for room no longer than this."""
-        self._hurry.seconds = seconds
+    def hurry(self, deadline: float) -> Iterator[None]:
+        """Have this thread wait for room no longer than until then (monotonic seconds)."""
+        self._hurry.deadline = deadline
         try:
             yield
         finally:
-            del self._hurry.seconds
+            del self._hurry.deadline
 
     def store(self, buffer: memoryview, patient: bool = True) -> Piece:
         """Copy bytes into a block of their own, or find that they lie in one. As `reserve`."""

@@ -281,7 +281,7 @@ class Codec:
                 return self._load_chunk(rest, parts)
             return self._assembled(encoding, rest, parts)
         except EncodingError as error:
-            return Undecodable(error)
+            return Undecodable(error.with_traceback(None))  # whose frames would keep the parts
         except _CRASHES as error:
             return Undecodable(EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}"))
 

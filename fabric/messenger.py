@@ -214,14 +214,14 @@ class CoordinatorMessenger:
 
     def tell_group(self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None) -> None:
         """See AgentGroup.tell_all and tell_each."""
-        sequence = self._bodies_for(group, bodies, same)
+        sequence = self._bodies_for(group, bodies, same, timeout)
         self._switchboard.tell_many(group.addresses, sequence, timeout, group._json)
 
     def ask_group(
         self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None, return_exceptions: bool
     ) -> list[Any]:
         """See AgentGroup.ask_all and ask_each."""
-        sequence = self._bodies_for(group, bodies, same)
+        sequence = self._bodies_for(group, bodies, same, timeout)
         return self._collect(group.addresses, sequence, timeout, return_exceptions, group._json)
 
     def stop_agents(self, addresses: "array[int]", timeout: float | None) -> None:
@@ -241,9 +241,9 @@ class CoordinatorMessenger:
 
         return RecordPost(self._switchboard, group, timeout).ask(ids, records)
 
-    def _bodies_for(self, group: AgentGroup, bodies: Any, same: bool) -> Any:
+    def _bodies_for(self, group: AgentGroup, bodies: Any, same: bool, timeout: float | None) -> Any:
         if same:
-            return self._switchboard.same(bodies, len(group), group._json)
+            return self._switchboard.same(bodies, len(group), group._json, timeout)
         return self._matched(group, bodies)[1]
 
 

@@ -74,6 +74,7 @@ class Parcel:
             BackpressureError: too much is lent already.
         """
         if self._bytes is None:
+            self._take_back()  # of a try that got no further
             entries = []
             for piece in self.pieces:
                 loan = self._lender.lend(piece, reader)
@@ -93,9 +94,12 @@ class Parcel:
             self._lender.retain(piece.block)
         return Parcel(self._lender, self.pieces, self.inline, self.whole)
 
+    def _take_back(self) -> None:
+        while self._loans:
+            self._lender.unlend(self._loans.pop())
+
     def __del__(self) -> None:
-        for loan in self._loans:
-            self._lender.unlend(loan)
+        self._take_back()
         for piece in self.pieces:
             self._lender.drop(piece.block)
 

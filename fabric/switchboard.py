@@ -264,10 +264,16 @@ class Switchboard:
 
     def _encode(self, body: Any, json: bool | None, timeout: float | None, wait: bool = True) -> tuple[int, Data]:
         """Encode a body, and wait for room in the arena no longer than the caller is ready to."""
-        if self._arena is None or (wait and timeout is None):
+        if wait and timeout is None:
             return self.codec.encode(body, json)
-        with self._arena.hurry(0.0 if not wait or timeout is None else max(0.0, timeout)):
+        with self._hurry(deadline_of(timeout if wait else 0.0)):
             return self.codec.encode(body, json)
+
+    def _hurry(self, deadline: float | None) -> contextlib.AbstractContextManager[None]:
+        """Have what is encoded meanwhile wait for room in the arena no longer than until then."""
+        if self._arena is None or deadline is None:
+            return contextlib.nullcontext()
+        return self._arena.hurry(deadline)
 
     def _send_one(
         self,
@@ -358,7 +364,8 @@ class Switchboard:
                 whole = len(parts) == 1
                 targets = addresses[start:stop] if whole else array("Q", [addresses[start + i] for i in order])
                 chosen = bodies[start:stop] if whole else _pick(bodies, start, order)
-                batch = self._batch(slot, targets, chosen, json, _numbers(start, order))
+                with self._hurry(deadline):
+                    batch = self._batch(slot, targets, chosen, json, _numbers(start, order))
                 if correlation is not None and whole:
                     batch.numbered_from(correlation + start)
                 elif correlation is not None:
@@ -422,9 +429,9 @@ class Switchboard:
         window.observe(head + held, time.monotonic(), backlog - held)
         return sender.put(batch, window.limit + held)
 
-    def same(self, body: Any, count: int, json: bool | None) -> "Same":
+    def same(self, body: Any, count: int, json: bool | None, timeout: float | None = None) -> "Same":
         """Encode one body for many receivers."""
-        return Same(*self.codec.encode(body, json), count)
+        return Same(*self._encode(body, json, timeout), count)
 
     def wait_quiet(self, deadline: float | None) -> bool:
         """Wait until no message is in flight anywhere. False: the time was up."""

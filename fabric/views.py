@@ -6,8 +6,11 @@
                                 done(): DONE, once the lane is committed behind the record
 
 Not before the commit: whoever succeeds us gets uncommitted records again, and has to find what they name.
+Pages are private to this process, not to one of its agents: who receives what lies on a page that is looked at
+already (a broadcast, slices of one loan) gets a copy instead, unless nobody is to write there.
 """
 
+import contextlib
 import functools
 import mmap
 import os
@@ -15,10 +18,12 @@ from collections.abc import Callable, Sequence
 
 from fabric.errors import EncodingError
 from fabric.lending import Receipts
+from fabric.looks import Looks
 from fabric.parcel import READ_ONLY, Entry
 from fabric.private import Pages
 from fabric.segment import Segment
 
+_PAGE = 4096  # FAB_PAGE
 _MAP_NORESERVE = 0x4000  # as Linux has it; the mmap module names it from 3.13 on
 
 
@@ -32,6 +37,7 @@ class Views:
         self._head_of = head_of
         self._pagemap = _open_pagemap()
         self._pages: Pages | None = Pages(_map_privately(segment), self._pagemap)
+        self._looks = Looks()
         self._pid = os.getpid()
         self.unsettled: list[tuple[int, int, int]] = []  # (owner, loan, end): views gone, records not committed
 
@@ -42,22 +48,35 @@ class Views:
             EncodingError: the owner has lent no such thing to us. Nothing of it was read.
         """
         taken = []
-        assert self._pages is not None
         for entry in entries:
             if not self._receipts.hold(owner, entry.loan, entry.offset, entry.bytes, end):
                 raise EncodingError(
                     f"a message names {entry.bytes:,} bytes at {entry.offset:,} in the arena of process {owner}, "
                     "which lent us no such thing"
                 )
-            at = self._segment.layout.arena_range(owner)[0] + entry.offset
-            gone = functools.partial(self._gone, owner, entry.loan, end, at, entry.bytes)
-            view = memoryview(self._pages.view(at, entry.bytes, gone))
+            if self.unsettled:  # an interrupt while decoding: the record comes again, and its first views are gone
+                with contextlib.suppress(ValueError):
+                    self.unsettled.remove((owner, entry.loan, end))
+            view = self._look(owner, entry, end)
             taken.append(view.toreadonly() if entry.flags & READ_ONLY else view)
         return taken
 
+    def _look(self, owner: int, entry: Entry, end: int) -> memoryview:
+        """Return a view of what we hold, or a copy where its pages are others' too."""
+        assert self._pages is not None
+        at = self._segment.layout.arena_range(owner)[0] + entry.offset
+        pages = at // _PAGE, (at + entry.bytes - 1) // _PAGE
+        if self._looks.add(*pages, bool(entry.flags & READ_ONLY)):
+            gone = functools.partial(self._gone, owner, entry.loan, end, pages)
+            return memoryview(self._pages.view(at, entry.bytes, gone))
+        copy = bytearray(memoryview(self._segment.whole)[at : at + entry.bytes])  # as sent: not from our own pages
+        self._give_back(owner, entry.loan, end)
+        return memoryview(copy)
+
     def settle(self) -> None:
         """Give back what could not be given back before its record was committed."""
-        waiting, self.unsettled[:] = list(self.unsettled), []
+        waiting = list(self.unsettled)
+        del self.unsettled[: len(waiting)]  # not what other threads have appended since
         for owner, loan, end in waiting:
             self._give_back(owner, loan, end)
 
@@ -70,12 +89,14 @@ class Views:
             os.close(self._pagemap)
             self._pagemap = -1
 
-    def _gone(self, owner: int, loan: int, end: int, at: int, size: int) -> None:
+    def _gone(self, owner: int, loan: int, end: int, pages: tuple[int, int]) -> None:
         """Nobody looks at it any more. In whichever thread; in a forked child it is not ours to say."""
-        pages = self._pages
-        if os.getpid() != self._pid or pages is None:
+        mapping = self._pages
+        if os.getpid() != self._pid or mapping is None:
             return
-        if pages.renew(at, size):  # else it is never to be used again: it has our changes
+        first, last = pages
+        if mapping.renew(first * _PAGE, (last - first + 1) * _PAGE):  # else it has our changes, and is never used again
+            self._looks.remove(first)  # not before: what others come to write there must not be dropped
             self._give_back(owner, loan, end)
 
     def _give_back(self, owner: int, loan: int, end: int) -> None:

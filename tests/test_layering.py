@@ -27,7 +27,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ),
     ("fabric._native", "fabric.chunk"),
     ("fabric.ring", "fabric.records"),
-    ("fabric.lending", "fabric.private", "fabric.parcel", "fabric.arrays"),
+    ("fabric.lending", "fabric.private", "fabric.parcel", "fabric.arrays", "fabric.looks"),
     ("fabric.segment", "fabric.codec", "fabric.wire", "fabric.statistics"),
     ("fabric.arena", "fabric.views"),
     ("fabric.channel", "fabric.large", "fabric.loans", "fabric.agent", "fabric.flow"),

@@ -125,6 +125,11 @@ class Host(WorkerMessenger):
             self._received.bodies[index] = Undecodable(error)
             self._targets[index] = _NOWHERE
 
+    def end(self) -> None:
+        """See WorkerMessenger; replies too may be what was lent."""
+        super().end()
+        self.values = []
+
     def handle_one(self) -> int:
         """Handle a batch of one: as `handle`, with nothing to set up. An ask at a time is made of this."""
         if self._batchers and not self._once:

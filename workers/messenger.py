@@ -126,8 +126,9 @@ class WorkerMessenger(StreamMessenger):
         )
 
     def end(self) -> None:
-        """Put the batch out of hand."""
+        """Put the batch out of hand, and let go of its bodies: what was lent goes back though nothing more comes."""
         self._received = None
+        self.deferred.clear()
 
     def take_in_hand(self) -> Ticket:
         """Take the message in hand over for a coroutine: it is done and answered when that is."""
@@ -310,9 +311,10 @@ class WorkerMessenger(StreamMessenger):
         try:
             return self.codec.encode(value, self.json_choices.get(address))
         except BackpressureError:  # unlike a send inside a handler a reply may wait for room: for a while
-            return self._encode_patiently(value, self.json_choices.get(address))
+            pass  # and below: the exception keeps what the parts before it have taken
         except EncodingError as error:
             return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}{stream_hint(value)}")))
+        return self._encode_patiently(value, self.json_choices.get(address))
 
     def _encode_patiently(self, value: Any, json: bool | None) -> tuple[int, Data]:
         assert self.arena is not None

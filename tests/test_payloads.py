@@ -1,0 +1,372 @@
+"""Large bodies end to end, on real workers and inline: equal, writable as they were, in order, and nothing kept.
+
+Real fabrics are looked into: how many blocks and loans of the arenas are in use says whether something was copied,
+and whether all of it came back.
+"""
+
+import asyncio
+import gc
+import pickle
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fabric import AgentError, BackpressureError, EncodingError, Fabric, MessageTooLargeError
+from tests.arenas import PATIENCE, all_came_back, holders_of, lent, until
+from tests.payload_agents import AsyncHolder, BatchHolder, Bundle, Holder, pattern
+from tests.test_arrays import same
+
+THRESHOLD = 4096  # low, so that small arrays go through the arena
+SMALL_ARENA = 16 << 20
+BIG = 3 << 20  # over what a lane between workers takes, under what one of the coordinator does
+LIMITS = [4095, 4096, 4097, 8192, 131_071, 131_072, (1 << 22) - 100, 1 << 22, (1 << 22) + 1, 64 << 20]
+SETTINGS = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@pytest.fixture(scope="module")
+def fab(kind):
+    with kind(workers=2, arena_threshold=THRESHOLD, on_error=lambda letter: None) as fabric:
+        yield fabric
+
+
+@pytest.fixture(scope="module")
+def real():
+    """A fabric of real workers with a small arena and little patience."""
+    with Fabric(
+        workers=2, arena_bytes=SMALL_ARENA, arena_timeout=0.5, on_error=lambda letter: None, max_restarts=1_000
+    ) as fabric:
+        yield fabric
+
+
+@pytest.fixture(scope="module")
+def holders(fab):
+    """One agent a worker, who know each other."""
+    return holders_of(fab)
+
+
+DTYPES = st.one_of(
+    hnp.scalar_dtypes(),
+    hnp.datetime64_dtypes(),
+    hnp.byte_string_dtypes(min_len=1),
+    hnp.unicode_string_dtypes(min_len=1),
+    hnp.array_dtypes(allow_subarrays=False),
+)
+LAYOUTS = {
+    "C": lambda array: array,
+    "F": lambda array: np.asfortranarray(array),
+    "reversed": lambda array: array[::-1] if array.ndim else array,
+    "strided": lambda array: array[..., ::2] if array.ndim else array,
+    "transposed": lambda array: array.T,
+    "broadcast": lambda array: np.broadcast_to(array, (3, *array.shape)),
+    "read-only": lambda array: _read_only(array.copy()),
+    "0-d": lambda array: array.reshape(-1)[:1].reshape(()) if array.size else array,
+    "empty": lambda array: array[:0] if array.ndim else array,
+}
+
+
+def _read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@st.composite
+def arrays(draw):
+    """An array of any dtype and layout, mostly large enough for the arena."""
+    dtype = draw(DTYPES)
+    shape = draw(hnp.array_shapes(max_dims=3, min_side=8, max_side=40))
+    seed = draw(hnp.arrays(dtype, hnp.array_shapes(max_dims=1, max_side=8)))
+    array = np.resize(seed, shape).astype(dtype)
+    return LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))](array)
+
+
+@given(array=arrays())
+@SETTINGS
+def test_an_array_of_any_kind_comes_back_the_same(holders, array):
+    came = holders[0].ask(array, timeout=PATIENCE)
+    assert same(came, array)
+    assert came.flags.writeable == array.flags.writeable
+    if array.flags.f_contiguous and not array.flags.c_contiguous:
+        assert came.flags.f_contiguous
+
+
+NESTED = st.recursive(
+    st.one_of(st.none(), st.integers(), st.binary(max_size=20_000), arrays(), st.binary(max_size=9_000).map(bytearray)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.integers(), inner, max_size=3),
+        st.tuples(st.just("not a word for it"), inner),
+        st.builds(Bundle, st.text(max_size=5), st.lists(inner, max_size=2), st.just({})),
+    ),
+    max_leaves=5,
+)
+
+
+def _flat(body):
+    """Yield what is in a body, depth first, with the types of what holds it."""
+    yield type(body)
+    if isinstance(body, (list, tuple)):
+        for part in body:
+            yield from _flat(part)
+    elif isinstance(body, dict):
+        for item in body.items():
+            yield from _flat(item)
+    elif isinstance(body, Bundle):
+        yield from _flat([body.name, body.arrays, body.rest])
+    elif isinstance(body, np.ndarray):
+        yield body.dtype, body.shape, body.tobytes()
+    else:
+        yield body
+
+
+@given(body=NESTED)
+@SETTINGS
+def test_arrays_in_anything_come_back_the_same(holders, body):
+    expected = pickle.loads(pickle.dumps([body], 5))  # which loses some byte orders, as numpy has it
+    assert list(_flat(holders[0].ask([body], timeout=PATIENCE))) == list(_flat(expected))
+
+
+@pytest.mark.parametrize("size", LIMITS)
+def test_any_size_goes_both_ways(fab, holders, size):
+    if size >= 1 << 22 and type(fab) is not Fabric:
+        pytest.skip("inline there is no arena, and a lane takes less")
+    body = pattern(size, size)
+    for sent in (body, body.tobytes()):
+        came = holders[1].ask(sent, timeout=PATIENCE)
+        assert type(came) is type(sent)
+        assert np.array_equal(np.frombuffer(came, "u1"), body)
+
+
+@pytest.mark.parametrize("size", LIMITS[:-1])
+def test_any_size_goes_from_worker_to_worker(fab, holders, size):
+    if size > 100_000 and type(fab) is not Fabric:
+        pytest.skip("inline there is no arena, and a lane between workers takes less")
+    first, second = holders
+    first.ask(("pass_on", pattern(size, size)), timeout=PATIENCE)
+    (came,) = until(lambda: second.ask(("show",), timeout=PATIENCE))
+    assert np.array_equal(came, pattern(size, size))
+    second.ask(("let_go",))
+
+
+def test_data_frames_arrive_as_they_were(holders):
+    pandas = pytest.importorskip("pandas", reason="NOT TESTED: pandas is not installed, and with it data frames")
+    frame = pandas.DataFrame({"a": np.arange(10_000.0), "b": np.arange(10_000), "c": ["x", "y"] * 5_000})
+    pandas.testing.assert_frame_equal(holders[0].ask(frame, timeout=PATIENCE), frame)
+
+
+@pytest.mark.parametrize("kind_of_agent", [Holder, AsyncHolder, BatchHolder])
+def test_large_bodies_go_by_every_way_of_sending(fab, kind_of_agent):
+    group = fab.spawn_batch(kind_of_agent, 6)
+    bodies = [pattern(seed, 50_000) for seed in range(6)]
+
+    def check(came, expected=bodies):
+        assert all(np.array_equal(a, b) for a, b in zip(came, expected, strict=True))
+
+    check([ref.ask(body, timeout=PATIENCE) for ref, body in zip(group, bodies, strict=True)])
+    check([future.result(PATIENCE) for future in [group[k].submit(body) for k, body in enumerate(bodies)]])
+    check(group.ask_each(bodies, timeout=PATIENCE))
+    check(group.ask_all(bodies[0], timeout=PATIENCE), [bodies[0]] * 6)
+    check(fab.ask_many([group[k % 6] for k in range(60)], bodies * 10, timeout=PATIENCE), bodies * 10)
+    check([group[0].submit_nowait(bodies[3]).result(PATIENCE)], [bodies[3]])
+    check([asyncio.run(_ask(group[1], bodies[1]))], [bodies[1]])
+    check(group.ask_all(("put_off", bodies[2]), timeout=PATIENCE), [bodies[2]] * 6)
+    group.tell_each([("keep", body) for body in bodies])
+    group.tell_all(("keep", bodies[0]))
+    fab.tell_many(list(group), [("keep", body) for body in bodies])
+    for k, ref in enumerate(group):
+        ref.tell(("keep", bodies[k]))
+        ref.tell_nowait(("keep", bodies[k]))
+    for k, kept in enumerate(group.ask_all(("show",), timeout=PATIENCE)):
+        check(kept, [bodies[k], bodies[0], bodies[k], bodies[k], bodies[k]])
+    group.stop()
+
+
+async def _ask(ref, body):
+    return await ref.ask_async(body, timeout=PATIENCE)
+
+
+def test_agents_forward_delay_and_ask_with_large_bodies(fab):
+    first, second = holders_of(fab)
+    body = pattern(3, 50_000)
+    assert np.array_equal(first.ask(("forward", body), timeout=PATIENCE), body)
+    first.ask(("later", body), timeout=PATIENCE)
+    asker = fab.spawn_batch(AsyncHolder, 1, placement=0)[0]
+    asker.ask(("know", second), timeout=PATIENCE)
+    assert np.array_equal(asker.ask(("ask", body), timeout=PATIENCE), body)
+    if type(fab) is Fabric:
+        (came,) = until(lambda: second.ask(("show",), timeout=PATIENCE))
+        assert np.array_equal(came, body)
+
+
+def test_spawn_arguments_may_be_large(fab):
+    given = np.full(BIG, 2, "u1")
+    agents = fab.spawn_batch(Holder, 4, given=given)
+    each = fab.spawn_batch(Holder, 2, each={"given": [given, given[:10]]})
+    assert agents.ask_all(("say_given",), timeout=PATIENCE) == [(2 * BIG, True)] * 4
+    assert [total for total, _ in each.ask_all(("say_given",), timeout=PATIENCE)] == [2 * BIG, 20]
+
+
+def test_what_one_agent_writes_is_seen_by_no_other_of_a_broadcast(fab):
+    group = fab.spawn_batch(Holder, 6)
+    sent = np.zeros(100_000, "u1")
+    assert group.ask_all(("write", sent), timeout=PATIENCE) == [(1, 1)] * 6
+    assert group.ask_all(("look",), timeout=PATIENCE) == [[(1, 1)]] * 6
+    group[0].ask(("let_go",), timeout=PATIENCE)
+    assert group[1:].ask_all(("look",), timeout=PATIENCE) == [[(1, 1)]] * 5
+    assert not sent.any()
+
+
+# What only real workers have: arenas.
+
+
+def test_an_error_about_a_large_message_keeps_nothing(real):
+    holders = holders_of(real)
+    with pytest.raises(AgentError, match="100,000 bytes came"):
+        holders[0].ask(("fail", pattern(1, 100_000)), timeout=PATIENCE)
+    with pytest.raises(EncodingError, match="cannot be"):
+        holders[0].ask(("answer_with", "cannot be encoded", 100_000), timeout=PATIENCE)
+    with pytest.raises(EncodingError, match="crash"):
+        holders[0].ask(("answer_with", "crashes when decoded", 100_000), timeout=PATIENCE)
+    assert all_came_back(real, *holders)
+
+
+def test_an_idle_worker_keeps_nothing_of_its_last_message(real):
+    first, _ = holders_of(real)
+    first.ask(pattern(1, BIG), timeout=PATIENCE)
+    first.tell(pattern(1, BIG))
+    deadline = time.monotonic() + PATIENCE
+    while lent(real) != (0, 0):
+        assert time.monotonic() < deadline, "nothing more is sent to it: it has to let go by itself"
+
+
+def test_a_broadcast_to_a_thousand_agents_lies_in_the_arena_once(real):
+    group = real.spawn_batch(Holder, 1_000)
+    gate = real.spawn_batch(Holder, 1)[0]
+    group.tell_all(("keep", _read_only(np.full(40_000, 7, "u1"))))
+    assert real._arena.usage()[5] == 1
+    assert all(seen == [(7, 7)] for seen in group.ask_all(("look",), timeout=PATIENCE))
+    assert lent(real) == (1_000, 1)
+    group.ask_all(("let_go",), timeout=PATIENCE)
+    group.stop()
+    assert all_came_back(real, gate)
+
+
+def test_more_than_the_arena_goes_through_it_one_after_the_other(real):
+    first, second = holders_of(real)
+    bodies = [pattern(seed % 7, BIG) for seed in range(20)]
+    sums = [[int(body.sum(dtype="u8"))] for body in bodies]
+    refs = [first, second] * 10
+    assert real.ask_many(refs, [("sum", body) for body in bodies], timeout=PATIENCE) == sums
+    assert real.ask_many(refs, [("sum", 1)] + [("sum", body) for body in bodies[1:]], timeout=PATIENCE)[1:] == sums[1:]
+    real.tell_many(refs, [("sum", body) for body in bodies], timeout=PATIENCE)
+    futures = [ref.submit(("sum", body)) for ref, body in zip(refs, bodies, strict=True)]
+    assert [future.result(PATIENCE) for future in futures] == sums
+    assert all_came_back(real, first, second)
+
+
+def test_replies_that_together_exceed_the_arena_come_as_they_are_let_go_of(real):
+    first, second = holders_of(real)
+    done = []
+    for seed in range(20):
+        done.append(first.submit(("make", seed, BIG)))
+        if seed >= 3:
+            came = done[seed - 3].result(PATIENCE)
+            assert np.array_equal(came, pattern(seed - 3, BIG))
+            done[seed - 3] = came = None
+    del done
+    assert all_came_back(real, first, second)
+
+
+def test_replies_that_are_all_kept_end_in_an_error_that_says_so(real):
+    first, second = holders_of(real)
+    size = 4 << 20
+    replies = real.ask_many([first] * 6, [("make", 1, size)] * 6, timeout=PATIENCE, return_exceptions=True)
+    came = [reply for reply in replies if isinstance(reply, np.ndarray)]
+    errors = [reply for reply in replies if not isinstance(reply, np.ndarray)]
+    assert len(came) >= 3
+    assert all(np.array_equal(reply, pattern(1, size)) for reply in came)
+    assert errors
+    assert all("let go of arrays that were received, or raise arena_bytes" in str(error) for error in errors)
+    del replies, came, errors
+    assert all_came_back(real, first, second)
+
+
+def test_a_handler_that_fills_its_arena_is_told_so_at_once(real):
+    first, second = holders_of(real)
+    count, why = first.ask(("flood", BIG), timeout=PATIENCE)
+    assert count == SMALL_ARENA // BIG
+    assert f"{BIG:,} bytes was asked for" in why
+    kept = until(lambda: [seen for seen in [second.ask(("look",), timeout=PATIENCE)] if len(seen) == count])
+    assert kept == [[(k, k) for k in range(count)]]
+    second.ask(("let_go",))
+    assert all_came_back(real, first, second)
+
+
+def test_a_timeout_bounds_how_long_a_full_arena_is_waited_for():
+    with Fabric(workers=1, arena_bytes=SMALL_ARENA, arena_timeout=1_000.0) as fab:
+        group = fab.spawn_batch(Holder, 2)
+        with fab.loan(SMALL_ARENA - 4096, "u1") as full:
+            body = bytes(5 << 20)
+            ways = {
+                "ask": lambda: group[0].ask(body, timeout=0.1),
+                "tell": lambda: group[0].tell(body, timeout=0.1),
+                "ask_all": lambda: group.ask_all(body, timeout=0.1),
+                "tell_all": lambda: group.tell_all(body, timeout=0.1),
+                "ask_each": lambda: group.ask_each([body, body], timeout=0.1),
+                "ask_many": lambda: fab.ask_many(list(group), [body] * 2, timeout=0.1),
+                "tell_many": lambda: fab.tell_many(list(group), [body] * 2, timeout=0.1),
+                "tell_nowait": lambda: group[0].tell_nowait(body),
+                "submit_nowait": lambda: group[0].submit_nowait(body),
+            }
+            for way, send in ways.items():
+                begun = time.monotonic()
+                with pytest.raises((BackpressureError, TimeoutError), match="5,242,880 bytes was asked for"):
+                    send()
+                assert time.monotonic() - begun < PATIENCE, way
+            assert group[0].ask(bytes(1 << 20), timeout=PATIENCE) == bytes(1 << 20), "what fits a lane goes there"
+        del full
+        gc.collect()
+        assert group[0].ask(body, timeout=PATIENCE) == body
+        with pytest.raises(MessageTooLargeError):
+            group[0].ask(bytes(SMALL_ARENA + 1), timeout=PATIENCE)
+
+
+def test_a_received_array_that_is_sent_on_is_sent_as_it_is_now(real):
+    first, second = holders_of(real)
+    body = first.ask(("make", 5, 100_000), timeout=PATIENCE)
+    body[:10] = 42
+    came = second.ask(body, timeout=PATIENCE)
+    assert np.array_equal(came, body)
+    came[:] = 0
+    assert (body[:10] == 42).all()
+    first.ask(("pass_on", body), timeout=PATIENCE)
+    (seen,) = until(lambda: second.ask(("show",), timeout=PATIENCE))
+    assert np.array_equal(seen, body)
+    second.ask(("let_go",))
+    del body, came, seen
+    assert all_came_back(real, first, second)
+
+
+@pytest.mark.parametrize("size", [5_000_000, 100_000])
+def test_json_fabrics_send_large_arrays_bytes_and_texts(size):
+    with Fabric(workers=2, encoding="json", allow_pickle=False) as fab:
+        group = fab.spawn_batch(Holder, 2)
+        array = pattern(1, size)
+        for came in group.ask_all(array, timeout=PATIENCE):
+            assert np.array_equal(came, array)
+        assert group[0].ask(array.tobytes(), timeout=PATIENCE) == array.tobytes()
+        text = {"text": "é" * size, "numbers": list(range(1_000))}
+        assert fab.ask_many(list(group), [text, [text]], timeout=PATIENCE) == [text, [text]]
+        with pytest.raises(EncodingError, match="cannot be said in JSON"):
+            fab.spawn_batch(Holder, 1)[0].ask({1, 2}, timeout=PATIENCE)
+        del came
+        gc.collect()
+        group.ask_all(None, timeout=PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while lent(fab) != (0, 0):
+            assert time.monotonic() < deadline
