@@ -11,6 +11,8 @@ from typing import Any
 
 from fabric._native import ffi, lib
 
+PAGE_BYTES = 4096  # FAB_PAGE
+
 
 def address_of(buffer: Any) -> int:
     """Return where a buffer lies in this process."""
@@ -42,3 +44,22 @@ class Pages:
         False: the kernel refused, and the bytes there cannot be relied on any more.
         """
         return bool(lib.fab_view_renew(self.pagemap, self._base + offset, size) == 0)
+
+
+def pages_apart(descriptor: int, offset: int, size: int, gone: Callable[[], None]) -> Any:
+    """Return a writable buffer over these bytes in a private mapping of its own; None where there is no room for one.
+
+    For those who look at pages that somebody looks at already: neither sees what the other writes. `gone` runs when
+    the last view of it is gone, and with it the mapping.
+    """
+    start = offset // PAGE_BYTES * PAGE_BYTES
+    length = (offset + size - start + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
+    at = lib.fab_view_map(descriptor, start, length)
+    if at == ffi.NULL:
+        return None
+
+    def forget(_: Any) -> None:
+        lib.fab_view_unmap(at, length)
+        gone()
+
+    return ffi.buffer(ffi.gc(ffi.cast("uint8_t *", at) + (offset - start), forget), size)

@@ -7,7 +7,8 @@
 
 Not before the commit: whoever succeeds us gets uncommitted records again, and has to find what they name.
 Pages are private to this process, not to one of its agents: who receives what lies on a page that is looked at
-already (a broadcast, slices of one loan) gets a copy instead, unless nobody is to write there.
+already (a broadcast, slices of one loan) gets a mapping of its own, or a copy if it is small, unless nobody is to
+write there.
 """
 
 import contextlib
@@ -20,10 +21,10 @@ from fabric.errors import EncodingError
 from fabric.lending import Receipts
 from fabric.looks import Looks
 from fabric.parcel import READ_ONLY, Entry
-from fabric.private import Pages
+from fabric.private import PAGE_BYTES, Pages, pages_apart
 from fabric.segment import Segment
 
-_PAGE = 4096  # FAB_PAGE
+_WORTH_A_MAPPING = 256 << 10  # bytes: up to here a copy takes less time than mapping and faults
 _MAP_NORESERVE = 0x4000  # as Linux has it; the mmap module names it from 3.13 on
 
 
@@ -65,10 +66,16 @@ class Views:
         """Return a view of what we hold, or a copy where its pages are others' too."""
         assert self._pages is not None
         at = self._segment.layout.arena_range(owner)[0] + entry.offset
-        pages = at // _PAGE, (at + entry.bytes - 1) // _PAGE
+        pages = at // PAGE_BYTES, (at + entry.bytes - 1) // PAGE_BYTES
         if self._looks.add(*pages, bool(entry.flags & READ_ONLY)):
             gone = functools.partial(self._gone, owner, entry.loan, end, pages)
             return memoryview(self._pages.view(at, entry.bytes, gone))
+        if entry.bytes >= _WORTH_A_MAPPING:
+            apart = pages_apart(
+                self._segment.descriptor, at, entry.bytes, functools.partial(self._gone_apart, owner, entry.loan, end)
+            )
+            if apart is not None:
+                return memoryview(apart)
         copy = bytearray(memoryview(self._segment.whole)[at : at + entry.bytes])  # as sent: not from our own pages
         self._give_back(owner, entry.loan, end)
         return memoryview(copy)
@@ -95,8 +102,15 @@ class Views:
         if os.getpid() != self._pid or mapping is None:
             return
         first, last = pages
-        if mapping.renew(first * _PAGE, (last - first + 1) * _PAGE):  # else it has our changes, and is never used again
+        if mapping.renew(
+            first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES
+        ):  # else it is never used again
             self._looks.remove(first)  # not before: what others come to write there must not be dropped
+            self._give_back(owner, loan, end)
+
+    def _gone_apart(self, owner: int, loan: int, end: int) -> None:
+        """As `_gone`, where the pages went with the view."""
+        if os.getpid() == self._pid:
             self._give_back(owner, loan, end)
 
     def _give_back(self, owner: int, loan: int, end: int) -> None:

@@ -58,4 +58,17 @@ static inline int fab_view_renew(int pagemap, uint8_t *at, uint64_t bytes) {
     return rc;
 }
 
+/* Map whole pages of the segment privately, once more: for a second view of pages that somebody looks at.
+ * Returns NULL when there are no mappings left, or no memory for one. Any thread. */
+static inline void *fab_view_map(int segment, uint64_t offset, uint64_t bytes) {
+    int flags = MAP_PRIVATE | MAP_NORESERVE;
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, segment, (off_t)offset);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+/* Let go of such pages, and of what was written to them. Any thread. */
+static inline void fab_view_unmap(void *at, uint64_t bytes) {
+    (void)munmap(at, bytes);
+}
+
 #endif
