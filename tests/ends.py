@@ -61,6 +61,7 @@ class End:
 
     def close(self) -> None:
         """Close as a process does."""
+        self.whole = None
         self.receiver.close()
         self.arena.close()
 

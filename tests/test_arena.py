@@ -179,8 +179,11 @@ def test_a_forked_child_gives_nothing_back(arena):
     held[1].lend(1)
     child = os.fork()
     if child == 0:
-        held.clear()
-        os._exit(0 if arena._lending.usage()[3:] == (1, ARENA_BYTES, 2) else 1)
+        try:
+            held.clear()
+            os._exit(0 if arena.lending.usage()[3:] == (1, ARENA_BYTES, 2) else 1)
+        finally:
+            os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     assert arena.usage()[3:] == (1, ARENA_BYTES, 2)
 

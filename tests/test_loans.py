@@ -98,11 +98,11 @@ def test_a_loan_that_is_never_sent_goes_back(fab, holders):
 
 
 def test_an_exception_inside_the_with_goes_through_and_gives_the_loan_back(fab, holders):
-    with pytest.raises(ZeroDivisionError) as caught, fab.loan(SIZE, "u1") as array:
-        holders[0].ask(("sum", array), timeout=PATIENCE)
-        array[0] = 1 // 0
+    loan = fab.loan(SIZE, "u1")
+    with pytest.raises(ZeroDivisionError), loan as array:
+        array[0] = holders[0].ask(("sum", array), timeout=PATIENCE)[0] // 0
     assert not array.flags.writeable
-    del array, caught
+    del array, loan
     gc.collect()
     assert _blocks(fab, 0)
 

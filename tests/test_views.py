@@ -273,9 +273,12 @@ def test_a_forked_child_that_lets_go_gives_nothing_back(three):
     held = [receiver.take()]
     child = os.fork()
     if child == 0:
-        fine = bool((held[0] == 4).all())
-        held.clear()
-        os._exit(0 if fine else 1)
+        try:
+            fine = bool((held[0] == 4).all())
+            held.clear()
+            os._exit(0 if fine else 1)
+        finally:
+            os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     assert sender.lent == (1, 1)
     held.clear()
