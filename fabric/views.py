@@ -102,9 +102,7 @@ class Views:
         if os.getpid() != self._pid or mapping is None:
             return
         first, last = pages
-        if mapping.renew(
-            first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES
-        ):  # else it is never used again
+        if mapping.renew(first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES):  # else it is never used again
             self._looks.remove(first)  # not before: what others come to write there must not be dropped
             self._give_back(owner, loan, end)
 

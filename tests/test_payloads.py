@@ -211,9 +211,10 @@ def test_spawn_arguments_may_be_large(fab):
     assert [total for total, _ in each.ask_all(("say_given",), timeout=PATIENCE)] == [2 * BIG, 20]
 
 
-def test_what_one_agent_writes_is_seen_by_no_other_of_a_broadcast(fab):
+@pytest.mark.parametrize("size", [100_000, 1_000_000], ids=["copied", "mapped apart"])
+def test_what_one_agent_writes_is_seen_by_no_other_of_a_broadcast(fab, size):
     group = fab.spawn_batch(Holder, 6)
-    sent = np.zeros(100_000, "u1")
+    sent = np.zeros(size, "u1")
     assert group.ask_all(("write", sent), timeout=PATIENCE) == [(1, 1)] * 6
     assert group.ask_all(("look",), timeout=PATIENCE) == [[(1, 1)]] * 6
     group[0].ask(("let_go",), timeout=PATIENCE)
@@ -254,6 +255,25 @@ def test_a_broadcast_to_a_thousand_agents_lies_in_the_arena_once(real):
     group.ask_all(("let_go",), timeout=PATIENCE)
     group.stop()
     assert all_came_back(real, gate)
+
+
+def test_a_writable_broadcast_to_agents_of_one_worker_is_not_copied_for_each(real):
+    holders = holders_of(real)
+    group = real.spawn_batch(Holder, 200, placement=0)
+    (pid,) = {worker.pid for worker in real.statistics().workers if worker.slot == 1}
+    before = _anonymous(pid)
+    group.tell_all(("keep", np.full(1_000_000, 7, "u1")))
+    assert group.ask_all(("look",), timeout=PATIENCE) == [[(7, 7)]] * 200
+    assert _anonymous(pid) - before < 50_000_000, "200 MB are looked at, and lie there once"
+    group.ask_all(("let_go",), timeout=PATIENCE)
+    group.stop()
+    assert all_came_back(real, *holders)
+
+
+def _anonymous(pid):
+    """The bytes of memory that belong to a process alone."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("RssAnon"))
 
 
 def test_more_than_the_arena_goes_through_it_one_after_the_other(real):
