@@ -36,10 +36,11 @@ def cases(quick: bool) -> list[Case]:
     ]
 
 
-def ours(job: dict[str, Any], *, loan: bool = False, agent: str = "Summer") -> Sample:
-    """Ask one agent."""
+def ours(job: dict[str, Any], *, loan: bool = False, agent: str = "Summer", spin_us: float | None = None) -> Sample:
+    """Ask one agent; `spin_us` where it is not to be the usual."""
     wanted = Job(**job)
-    with Fabric(workers=1) as fabric:
+    settings = {} if spin_us is None else {"spin_us": spin_us}
+    with Fabric(workers=1, **settings) as fabric:
         summer = fabric.spawn_batch(getattr(array_agents, agent), 1, back=wanted.back)[0]
         return run(summer.ask, wanted, fabric.loan if loan else None)
 
@@ -65,6 +66,7 @@ def _loans(name: str, trips: int, quick: bool) -> Case:
     options = {"job": {"back": SUM, "trips": trips}, "loan": True}
     contestants = (
         Contestant("fabric", "bench.large:ours", options),
+        Contestant("fabric, spin_us=500", "bench.large:ours", {**options, "spin_us": 500}),
         Contestant("iceoryx2, a loaned sample", "bench.peers.iceoryx_arrays:arrays", options, "iceoryx2"),
         Contestant("shared_memory by hand", "bench.peers.by_hand:arrays", options),
     )

@@ -99,10 +99,10 @@ struct fab_spin {
 
 #define FAB_SPIN_PROBE_AT_LEAST 8u
 #define FAB_SPIN_PROBE_AT_MOST 1024u
-#define FAB_SPIN_WORTH_PROBING_NS 150000
+#define FAB_SPIN_WORTH_PROBING 3 /* a longer mean than so many limits: no spin will win */
 
 static inline int64_t fab_spin_budget(struct fab_spin *s) {
-    if (s->limit_ns == 0 || s->mean_ns > FAB_SPIN_WORTH_PROBING_NS)
+    if (s->limit_ns == 0 || s->mean_ns > FAB_SPIN_WORTH_PROBING * s->limit_ns)
         return 0;
     if (s->failures < 8) {
         int64_t twice = 2 * s->mean_ns + 2000;

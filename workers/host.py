@@ -274,7 +274,7 @@ class Host(WorkerMessenger):
             kind, args, kwargs = pickle.loads(order.recipe)
             warm = self.warm.take(order.recipe, len(addresses)) if order.each is None else []
             for position, address in enumerate(addresses):
-                if address in self.barred:
+                if self.barred and address in self.barred:
                     failures[position] = refusal(self.barred[address])
                     continue
                 if address in self._agents:
