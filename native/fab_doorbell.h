@@ -99,10 +99,12 @@ struct fab_spin {
 
 #define FAB_SPIN_PROBE_AT_LEAST 8u
 #define FAB_SPIN_PROBE_AT_MOST 1024u
-#define FAB_SPIN_WORTH_PROBING 3 /* a longer mean than so many limits: no spin will win */
+#define FAB_SPIN_WORTH_PROBING_NS 150000 /* some parks; or three limits, if that is more */
 
 static inline int64_t fab_spin_budget(struct fab_spin *s) {
-    if (s->limit_ns == 0 || s->mean_ns > FAB_SPIN_WORTH_PROBING * s->limit_ns)
+    int64_t most = 3 * s->limit_ns;
+    most = most > FAB_SPIN_WORTH_PROBING_NS ? most : FAB_SPIN_WORTH_PROBING_NS;
+    if (s->limit_ns == 0 || s->mean_ns > most)
         return 0;
     if (s->failures < 8) {
         int64_t twice = 2 * s->mean_ns + 2000;

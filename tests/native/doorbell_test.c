@@ -106,7 +106,7 @@ static void the_spin_follows_the_recent_waits_up_to_its_limit(void) {
     CHECK_EQ(fab_spin_budget(&s), 20000);
     for (int i = 0; i < 50; i++)
         fab_spin_learn(&s, 20000, INT64_C(3600) * 1000000000, 1); /* an idle hour counts as 1 ms */
-    CHECK(s.mean_ns > FAB_SPIN_WORTH_PROBING * s.limit_ns && s.mean_ns <= 1000000);
+    CHECK(s.mean_ns > FAB_SPIN_WORTH_PROBING_NS && s.mean_ns <= 1000000);
     CHECK_EQ(fab_spin_budget(&s), 0);
 }
 
