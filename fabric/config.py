@@ -41,7 +41,7 @@ class FabricConfig:
     outbox_bytes: int = 8 * _MIB  # what a worker's handlers sent and no lane had room for, a power of two
     journal_bytes: int = 16 * _MIB  # a worker's snapshots, and messages since; a power of two
     arena_bytes: int = 1024 * _MIB  # payloads too large for a lane, whole pages; 0 for none
-    arena_threshold: int = 32 * _KIB  # bodies, and buffers in them, go through the arena from this size on
+    arena_threshold: int = 64 * _KIB  # bodies, and buffers in them, go through the arena from this size on
     arena_timeout: float = 30.0  # how long a sender that may wait waits for room in its arena
     max_agents: int = 2**21
 

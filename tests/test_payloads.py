@@ -248,7 +248,7 @@ def test_an_idle_worker_keeps_nothing_of_its_last_message(real):
 def test_a_broadcast_to_a_thousand_agents_lies_in_the_arena_once(real):
     group = real.spawn_batch(Holder, 1_000)
     gate = real.spawn_batch(Holder, 1)[0]
-    group.tell_all(("keep", _read_only(np.full(40_000, 7, "u1"))))
+    group.tell_all(("keep", _read_only(np.full(80_000, 7, "u1"))))
     assert real._arena.usage()[5] == 1
     assert all(seen == [(7, 7)] for seen in group.ask_all(("look",), timeout=PATIENCE))
     assert lent(real) == (1_000, 1)
