@@ -4,9 +4,11 @@ No process and no shared memory here. The loop gives a batch (`begin`), has it h
 and takes what is to be sent: `values` (a reply for each message of the slice), `failures`, and the outbox.
 """
 
+import functools
 import inspect
 import pickle
 import time
+import types
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +24,7 @@ from fabric.workers.outbox import Outbox
 from fabric.workers.recovery import Done
 from fabric.workers.warm import WarmPool, construct
 
+_PLAIN, _COROUTINE, _GENERATOR = range(3)  # what on_message may be
 _NOWHERE = -1  # stands in `targets` for messages whose body cannot be read
 _NOBODY = -2  # and for those that are not to be handled, and need no reply
 _CLOCK_STRIDE = 8  # a clock read is 57 ns, a tenth of a trivial message: while handlers are fast look at each 8th
@@ -394,7 +397,9 @@ class Host(WorkerMessenger):
             self.json_choices[address] = agent.encoding == "json"
         if order.once:
             self._once.add(address)
-        coroutine = inspect.iscoroutinefunction(agent.on_message) and not hasattr(agent, "on_batch")
+        handler = getattr(agent.on_message, "__func__", agent.on_message)
+        nature = _known_nature(handler) if type(handler) is types.FunctionType else _nature_of(handler)
+        coroutine = nature == _COROUTINE and not hasattr(agent, "on_batch")
         if order.keep and self.keeper is not None:
             self.keeper.add(address, Kept(agent, order.keep, coroutine, order.once))
         receiver: Any = agent
@@ -409,7 +414,7 @@ class Host(WorkerMessenger):
             from fabric.workers.mailbox import Mailbox  # brings asyncio, which most workers never need
 
             receiver = self.mailboxes[address] = Mailbox(self, agent)
-        elif inspect.isgeneratorfunction(agent.on_message) or inspect.isasyncgenfunction(agent.on_message):
+        elif nature == _GENERATOR:
             receiver = _Yielder(self, agent)
         self._agents[address] = receiver
         if type(agent).on_start is not Agent.on_start:
@@ -448,3 +453,12 @@ class Host(WorkerMessenger):
             return batcher or receiver  # type: ignore[no-any-return]
         mailbox.cancel(lambda: self.mailboxes.pop(address, None))
         return mailbox.agent  # type: ignore[no-any-return]
+
+
+def _nature_of(handler: Any) -> int:
+    if inspect.iscoroutinefunction(handler):
+        return _COROUTINE
+    return _GENERATOR if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler) else _PLAIN
+
+
+_known_nature = functools.lru_cache(maxsize=256)(_nature_of)  # asked for each agent, and inspect takes a microsecond
