@@ -3,6 +3,7 @@
 import json
 import re
 import textwrap
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,13 @@ def test_each_round_starts_with_the_next_contestant_so_that_noise_hits_all(trial
 def test_a_trial_over_its_limit_is_killed_with_what_it_started(trials: Path) -> None:
     found = run_trial(contestant("hangs", limit_s=3.0))
     assert found["failed"].startswith("no answer within 3 s (in hangs, contestants.py:")
-    child = int((trials / "ran").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    try:
+        child = psutil.Process(int((trials / "ran").read_text()))
+        deadline = time.monotonic() + 10
+        while child.status() != psutil.STATUS_ZOMBIE:  # on a busy machine the kernel takes its time
+            assert time.monotonic() < deadline, "it lives on"
+    except psutil.NoSuchProcess:
+        pass
 
 
 def test_a_trial_that_dies_is_a_row_that_says_how(trials: Path) -> None:
