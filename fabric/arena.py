@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from fabric.errors import BackpressureError, MessageTooLargeError
+from fabric.errors import BackpressureError, ClosedError, MessageTooLargeError
 from fabric.lending import Lending
 from fabric.parcel import Parcel, Piece
 from fabric.private import Pages, address_of
@@ -54,7 +54,7 @@ class Arena:
             MessageTooLargeError: it is more than the whole arena.
             BackpressureError: there is no room, or no memory; it says of which, and what to do.
         """
-        if size > self.size:
+        if size > self.size > 0:  # 0: closed, which `_take` says
             raise MessageTooLargeError(size, self.size)
         offset = self._take(size)
         if offset < 0 and patient and self.wait is not None:
@@ -173,6 +173,8 @@ class Arena:
 
     def _take(self, size: int) -> int:
         with self.lock:
+            if self._pages is None:
+                raise ClosedError("this fabric was closed while a payload waited for room")
             offset = self.lending.take(size)
             if offset == -errno.ENOMEM and self._allow(size):
                 offset = self.lending.take(size)

@@ -65,9 +65,16 @@ class Sender:
 
     def _send_parcel(self, meta: int, target: int, correlation: int, parcel: Parcel, sender: int) -> bool:
         with self.lock:
-            sent = self._peer.send(self._lane, meta, target, sender, correlation, parcel.lend(self._lane))
-        if sent:
-            parcel.sent()
+            data = parcel.lend(self._lane)
+            sent = True  # until we know better: an interrupt may come behind the store; a loan too many does no harm
+            try:
+                sent = self._peer.send(self._lane, meta, target, sender, correlation, data)
+            except FabricError:
+                sent = False
+                raise
+            finally:
+                if sent:
+                    parcel.sent()
         return sent
 
     def send_at_once(self, meta: int, target: int, correlation: int) -> bool:

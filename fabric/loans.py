@@ -51,7 +51,9 @@ def loan(arena: Arena | None, shape: int | Sequence[int], dtype: Any, order: str
 
 
 class Shared:
-    """Read-only arrays that all workers see where they lie: send this, or give it to agents as an argument.
+    """Read-only arrays that all workers see where they lie: send this in messages.
+
+    As a constructor's argument it is copied, once for each order to a worker.
 
     `value` is the array, or the dict of arrays. They stay as long as some process has this handle or an array
     of it. Immutable.

@@ -252,7 +252,10 @@ class Replies:
                     self._give_singly(received)
             else:
                 self._on_record(received)
-            receiver.commit_at_next(received.lane, received.end)
+            if received.lent:  # its memory is to go back when the last view is gone, and not when we look next
+                receiver.commit(received.lane, received.end)
+            else:
+                receiver.commit_at_next(received.lane, received.end)
             while self._finishes:
                 self._later(self._finishes.pop(0))
             if not received.more:

@@ -280,16 +280,22 @@ class Batch:
         Raises:
             MessageTooLargeError: the next record is over the lane's limit; those before it were sent.
         """
-        rc = lib.fab_peer_send_batch(peer.c, lane, self._c, most_bytes, self._done, self._offset)
-        if rc > 0 and self._done[0] < self.count:  # what ended it: no room, or a record that is too large?
+        try:
             rc = lib.fab_peer_send_batch(peer.c, lane, self._c, most_bytes, self._done, self._offset)
+            if rc > 0 and self._done[0] < self.count:  # what ended it: no room, or a record that is too large?
+                rc = lib.fab_peer_send_batch(peer.c, lane, self._c, most_bytes, self._done, self._offset)
+        finally:
+            self._tell_parcels()
         return self._advanced(rc, peer, lane)
 
     def put_in_outbox(self, peer: "Peer") -> bool:
         """Write and publish to this worker's own outbox. True: all are in."""
-        rc = lib.fab_peer_outbox_batch(peer.c, self._c, self._done, self._offset)
-        if rc > 0 and self._done[0] < self.count:
+        try:
             rc = lib.fab_peer_outbox_batch(peer.c, self._c, self._done, self._offset)
+            if rc > 0 and self._done[0] < self.count:
+                rc = lib.fab_peer_outbox_batch(peer.c, self._c, self._done, self._offset)
+        finally:
+            self._tell_parcels()
         return self._advanced(rc, peer, 0)
 
     def put_in_journal(self, peer: "Peer") -> bool:
@@ -297,10 +303,13 @@ class Batch:
         lib.fab_peer_journal_batch(peer.c, self._c, self._done, self._offset)
         return bool(self._done[0] == self.count)
 
-    def _advanced(self, rc: int, peer: "Peer", lane: int) -> bool:
+    def _tell_parcels(self) -> None:
+        """Leave what is in the lane to its receivers, whatever interrupts us: the C core has counted it."""
         if self.parcels:
             for index in [index for index in self.parcels if index < self.done]:
                 self.parcels.pop(index).sent()
+
+    def _advanced(self, rc: int, peer: "Peer", lane: int) -> bool:
         if rc < 0:
             sizes = self._c.sizes
             size = sizes[self._done[0]] if sizes else self._c.header.size

@@ -44,6 +44,7 @@ from fabric.window import Window
 
 _CHUNK = 2048  # messages encoded at a time: 0.3 ms of work for either side
 _LARGE_TOGETHER = 1 << 20  # bytes
+_NOW = 0.0  # a deadline that has passed
 _MOST_TOGETHER = INDEX_MASK + 1
 
 
@@ -354,27 +355,47 @@ class Switchboard:
         deadline: float | None,
         json: bool | None,
     ) -> None:
-        count, start = len(addresses), 0
+        count, start, most = len(addresses), 0, 0
         while start < count:
-            stop = min(start + self._chunk(bodies, start), count)
-            chunk_slots = slots[start:stop]
-            parts = self.peer.partition(chunk_slots)
-            batches = []
-            for slot, order in parts:
-                whole = len(parts) == 1
-                targets = addresses[start:stop] if whole else array("Q", [addresses[start + i] for i in order])
-                chosen = bodies[start:stop] if whole else _pick(bodies, start, order)
-                with self._hurry(deadline):
-                    batch = self._batch(slot, targets, chosen, json, _numbers(start, order))
-                if correlation is not None and whole:
+            stop = min(start + (most or self._chunk(bodies, start)), count)
+            together = stop - start > 1
+            try:
+                batches = self._batches(addresses, slots, bodies, (start, stop), json, _NOW if together else deadline)
+            except BackpressureError:  # some were larger than the first: fewer at a time, so that those before are sent
+                if not together:
+                    raise
+                most = max(1, (stop - start) // 8)
+                continue
+            for _, order, batch in batches:
+                if correlation is not None and len(batches) == 1:
                     batch.numbered_from(correlation + start)
                 elif correlation is not None:
                     batch.correlations(array("Q", [correlation + start + i for i in order]))
-                batches.append((slot, batch))
-            self._put_all(batches, deadline)
+            self._put_all([(slot, batch) for slot, _, batch in batches], deadline)
             if correlation is not None:
                 self.replies.drain_if_free()
-            start = stop
+            start, most = stop, 0
+
+    def _batches(
+        self,
+        addresses: "array[int]",
+        slots: "array[int]",
+        bodies: Sequence[Any],
+        part: tuple[int, int],
+        json: bool | None,
+        deadline: float | None,
+    ) -> list[tuple[int, Sequence[int], Batch]]:
+        """Encode part of the bodies: for each slot, which of the part it gets, and those as a batch."""
+        start, stop = part
+        parts = self.peer.partition(slots[start:stop])
+        batches = []
+        for slot, order in parts:
+            whole = len(parts) == 1
+            targets = addresses[start:stop] if whole else array("Q", [addresses[start + i] for i in order])
+            chosen = bodies[start:stop] if whole else _pick(bodies, start, order)
+            with self._hurry(deadline):
+                batches.append((slot, order, self._batch(slot, targets, chosen, json, _numbers(start, order))))
+        return batches
 
     def _chunk(self, bodies: Sequence[Any], start: int) -> int:
         """Return how many bodies to encode before they are sent: large ones would fill the arena."""

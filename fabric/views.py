@@ -11,8 +11,8 @@ already (a broadcast, slices of one loan) gets a mapping of its own, or a copy i
 write there.
 """
 
-import contextlib
 import functools
+import itertools
 import mmap
 import os
 from collections.abc import Callable, Sequence
@@ -40,7 +40,10 @@ class Views:
         self._pages: Pages | None = Pages(_map_privately(segment), self._pagemap)
         self._looks = Looks()
         self._pid = os.getpid()
-        self.unsettled: list[tuple[int, int, int]] = []  # (owner, loan, end): views gone, records not committed
+        self._serials = itertools.count(1)
+        self._latest: dict[tuple[int, int], int] = {}  # by (owner, loan): which time it was taken
+        # (owner, loan, end, serial): views gone, records not committed
+        self.unsettled: list[tuple[int, int, int, int]] = []
 
     def take(self, owner: int, entries: Sequence[Entry], end: int) -> list[memoryview]:
         """Return a view of each part that a record named, whose lane ends at counter `end` behind it.
@@ -55,37 +58,39 @@ class Views:
                     f"a message names {entry.bytes:,} bytes at {entry.offset:,} in the arena of process {owner}, "
                     "which lent us no such thing"
                 )
-            if self.unsettled:  # an interrupt while decoding: the record comes again, and its first views are gone
-                with contextlib.suppress(ValueError):
-                    self.unsettled.remove((owner, entry.loan, end))
-            view = self._look(owner, entry, end)
+            # After an interrupt while decoding the record comes again: then only the later views give it back.
+            serial = self._latest[owner, entry.loan] = next(self._serials)
+            view = self._look(owner, entry, end, serial)
             taken.append(view.toreadonly() if entry.flags & READ_ONLY else view)
         return taken
 
-    def _look(self, owner: int, entry: Entry, end: int) -> memoryview:
+    def _look(self, owner: int, entry: Entry, end: int, serial: int) -> memoryview:
         """Return a view of what we hold, or a copy where its pages are others' too."""
         assert self._pages is not None
         at = self._segment.layout.arena_range(owner)[0] + entry.offset
         pages = at // PAGE_BYTES, (at + entry.bytes - 1) // PAGE_BYTES
         if self._looks.add(*pages, bool(entry.flags & READ_ONLY)):
-            gone = functools.partial(self._gone, owner, entry.loan, end, pages)
+            gone = functools.partial(self._gone, (owner, entry.loan, end, serial), pages)
             return memoryview(self._pages.view(at, entry.bytes, gone))
         if entry.bytes >= _WORTH_A_MAPPING:
             apart = pages_apart(
-                self._segment.descriptor, at, entry.bytes, functools.partial(self._gone_apart, owner, entry.loan, end)
+                self._segment.descriptor,
+                at,
+                entry.bytes,
+                functools.partial(self._gone_apart, owner, entry.loan, end, serial),
             )
             if apart is not None:
                 return memoryview(apart)
         copy = bytearray(memoryview(self._segment.whole)[at : at + entry.bytes])  # as sent: not from our own pages
-        self._give_back(owner, entry.loan, end)
+        self._give_back(owner, entry.loan, end, serial)
         return memoryview(copy)
 
     def settle(self) -> None:
         """Give back what could not be given back before its record was committed."""
         waiting = list(self.unsettled)
         del self.unsettled[: len(waiting)]  # not what other threads have appended since
-        for owner, loan, end in waiting:
-            self._give_back(owner, loan, end)
+        for taken in waiting:
+            self._give_back(*taken)
 
     def close(self) -> None:
         """Let go of what nobody looks at; views that are in use stay good, and are told to nobody when they go."""
@@ -96,7 +101,7 @@ class Views:
             os.close(self._pagemap)
             self._pagemap = -1
 
-    def _gone(self, owner: int, loan: int, end: int, pages: tuple[int, int]) -> None:
+    def _gone(self, taken: tuple[int, int, int, int], pages: tuple[int, int]) -> None:
         """Nobody looks at it any more. In whichever thread; in a forked child it is not ours to say."""
         mapping = self._pages
         if os.getpid() != self._pid or mapping is None:
@@ -104,18 +109,21 @@ class Views:
         first, last = pages
         if mapping.renew(first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES):  # else it is never used again
             self._looks.remove(first)  # not before: what others come to write there must not be dropped
-            self._give_back(owner, loan, end)
+            self._give_back(*taken)
 
-    def _gone_apart(self, owner: int, loan: int, end: int) -> None:
+    def _gone_apart(self, *taken: int) -> None:
         """As `_gone`, where the pages went with the view."""
         if os.getpid() == self._pid:
-            self._give_back(owner, loan, end)
+            self._give_back(*taken)
 
-    def _give_back(self, owner: int, loan: int, end: int) -> None:
+    def _give_back(self, owner: int, loan: int, end: int, serial: int) -> None:
+        if self._latest.get((owner, loan)) != serial:
+            return  # it came again, and whoever looks at it now gives it back
         if self._head_of(owner) >= end:
+            del self._latest[owner, loan]
             self._receipts.done(owner, loan)
         else:
-            self.unsettled.append((owner, loan, end))
+            self.unsettled.append((owner, loan, end, serial))
 
 
 def copy_of(segment: Segment, owner: int, entries: Sequence[Entry]) -> list[bytes]:

@@ -141,7 +141,7 @@ class Publisher:
         try:
             while not sender.send_one(meta, target, correlation, body, source):
                 self._peer.wait(ROOM, -1, _LOOK)
-        except MessageTooLargeError as error:
+        except (MessageTooLargeError, BackpressureError) as error:  # too large; or all loans are out
             encoding, body = self._host.codec.encode(refusal(error))
             self._send_one(meta & 0xFFFF | encoding << 16, target, correlation, body, source)
 

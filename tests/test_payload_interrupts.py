@@ -1,0 +1,61 @@
+"""Lent memory when a signal's handler raises in the middle of sending, and a record that is received twice."""
+
+import gc
+
+import numpy as np
+import pytest
+
+from fabric.channel import Sender
+from fabric.parcel import Entry, unpack
+from fabric.ring import Peer
+from tests.ends import PAGE, ends
+
+META = 2 | 0x81 << 16  # a message, raw, lent
+
+
+class InterruptedHereError(Exception):
+    """What the handler of a signal raises."""
+
+
+@pytest.mark.parametrize("where", ["before the store", "behind it"])
+def test_what_an_interrupted_send_lent_is_never_given_to_others(monkeypatch, where):
+    send = Peer.send
+
+    def interrupted(peer, *record):
+        if where == "behind it":
+            send(peer, *record)
+        raise InterruptedHereError
+
+    with ends(2) as (first, second):
+        piece = first.arena.store(memoryview(b"x" * PAGE))
+        parcel = first.arena.parcel([piece], whole=True)
+        monkeypatch.setattr(Peer, "send", interrupted)
+        with pytest.raises(InterruptedHereError):
+            Sender(first.peer, 1).send_one(META, 5, 7, parcel)
+        monkeypatch.undo()
+        del parcel
+        gc.collect()
+        others = [first.arena.store(memoryview(b"y" * PAGE)) for _ in range(3)]
+        received = second.receiver.receive()
+        assert (received is None) == (where == "before the store")
+        if received is not None:
+            assert received.bodies == [b"x" * PAGE]
+        assert piece.block not in {other.block for other in others}
+
+
+def test_views_of_a_record_that_came_twice_are_given_back_by_the_later_ones():
+    with ends(2) as (first, second):
+        parcel = first.arena.parcel([first.arena.store(memoryview(b"x" * PAGE))], whole=True)
+        (entry,) = unpack(parcel.lend(1))[0]
+        parcel.sent()
+        del parcel
+        views = second.receiver._views
+        torn = views.take(0, [Entry(*entry)], 0)  # kept by a traceback
+        again = np.frombuffer(views.take(0, [Entry(*entry)], 0)[0], "u1")
+        del torn
+        gc.collect()
+        assert first.arena.usage()[3] == 1
+        assert again.tobytes() == b"x" * PAGE
+        del again
+        gc.collect()
+        assert first.arena.usage()[3] == 0
