@@ -50,6 +50,7 @@ def test_what_a_killed_worker_held_comes_back(fab):
         first.ask(("write", pattern(seed, SIZE)), timeout=PATIENCE)
     second.ask(("pass_on", pattern(9, SIZE)), timeout=PATIENCE)
     assert until(lambda: lent(fab) == (10, 10)), "the eleventh was passed on by its receiver, in another block"
+    assert until(lambda: len(first.ask(("show",), timeout=PATIENCE)) == 11), "else a successor gets it, and keeps it"
     _kill(fab, 1)
     assert first.ask(("show",), timeout=PATIENCE) == []
     assert all_came_back(fab, first, second)
