@@ -23,4 +23,5 @@ SNAPSHOTS = 24  # taken of agents
 REPLAYED = 25  # messages handled again after a crash for the state of their agents
 EXPIRED = 27  # messages skipped, for whoever asked had given up (expire=True)
 FIRST_TOKEN = 28  # of a worker: whoever asked something with a lower one is dead
+LEFT = 29  # of a worker: its pid, once it has left as it was told and nothing is in its hands any more
 RECOVERY_NS = 26  # from a worker seen dead to its successor at work, in all

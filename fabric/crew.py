@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from fabric.codec import encode_order
@@ -179,6 +179,19 @@ class Crew:
                 with contextlib.suppress(ProcessLookupError):  # it is dead, and that has not been taken in yet
                     signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def worker_at(self, slot: int) -> Iterator[Worker | None]:
+        """Give the worker of a slot with a pidfd that stays open meanwhile, though it may die; None: there is none."""
+        with self._changed:
+            worker = self._workers.get(slot)
+            if worker is not None:
+                worker = worker._replace(pidfd=os.dup(worker.pidfd))
+        try:
+            yield worker
+        finally:
+            if worker is not None:
+                os.close(worker.pidfd)
+
     def ask_for_stack(self, slot: int) -> None:
         """Have a worker leave its Python stack, and wait a little for it. One that is stopped leaves none."""
         with self._changed:
@@ -231,6 +244,7 @@ class Crew:
         os.eventfd_write(self._bell, 1)
         if threading.current_thread() is not self._watcher:
             self._watcher.join()
+        self._end_late_comers()
         self._close_server()
 
     def close_descriptors(self) -> None:
@@ -240,6 +254,17 @@ class Crew:
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+    def _end_late_comers(self) -> None:
+        """Kill those that were born behind the last look: nobody watches them any more."""
+        for worker in self.workers.values():
+            self.kill(worker.slot)
+            select.select([worker.pidfd], [], [])
+            process = self._spawned.pop(worker.pid, None)
+            if process is not None:
+                process.wait()
+            os.close(worker.pidfd)
+        self._workers.clear()
 
     # Starting.
 

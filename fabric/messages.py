@@ -28,6 +28,7 @@ PREWARM = 7
 SHUTDOWN = 8  # control lane: leave when all that lies in the lanes is handled
 REQUEST = 10  # an agent asks the coordinator for something: a SpawnRequest, or addresses to stop
 EXPIRE = 9  # control lane: skip the messages of this token that are not begun; nobody waits for them any more
+RELIEF = 11  # the coordinator's lane: leave when all that lay before it is handled; a successor goes on behind it
 STREAM = 20  # asked, and what comes of it is wanted item by item; the replies to it are numbered, see DIRECT
 CREDIT = 21  # to the maker of a stream: how many of its items the reader has taken
 CANCEL = 22  # to the maker of a stream: nobody reads it any more

@@ -56,6 +56,20 @@ def examine(segment: Segment, slot: int) -> Victim | None:
 
     Only for a worker that is seen to be dead: nobody writes these words any more.
     """
+    victim = locate(segment, slot)
+    if victim is None:
+        return None
+    data = segment.lane_data(victim.lane, slot)
+    at = victim.position % len(data)
+    (size,) = struct.unpack_from("<I", data, at)
+    encoding, body, buffers = _contents(
+        segment, victim.lane, victim.encoding, bytes(data[at + HEADER_BYTES : at + size])
+    )
+    return victim._replace(encoding=encoding, body=body, buffers=buffers)
+
+
+def locate(segment: Segment, slot: int) -> Victim | None:
+    """Return the message that a worker has in hand, without its body: of a worker that is stopped, or as a guess."""
     index, where = segment.cursor_of(slot)
     index &= (1 << CURSOR_STEP_SHIFT) - 1
     if not 0 < index <= BATCH_MAX:
@@ -81,8 +95,7 @@ def examine(segment: Segment, slot: int) -> Victim | None:
     _, kind, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
     if kind not in TO_AGENTS:
         return None
-    contents = _contents(segment, lane, encoding, bytes(data[at + HEADER_BYTES : at + size]))
-    return Victim(lane, begin, target, sender, correlation, *contents, again)
+    return Victim(lane, begin, target, sender, correlation, encoding, b"", (), again)
 
 
 def _contents(segment: Segment, owner: int, encoding: int, body: bytes) -> tuple[int, bytes, tuple[bytes, ...]]:

@@ -10,15 +10,26 @@ a worker dies (its pidfd says so, in the supervisor thread)
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Container, Iterable
 
 from fabric.config import FabricConfig, usable_cpus
-from fabric.counters import CLOSING, PID
+from fabric.counters import CLOSING, LEFT, PID
 from fabric.crew import Crew, Death
 from fabric.directory import Directory
+from fabric.ending import Ender, Ending
 from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
 from fabric.hangs import HangWatch, Sighting
-from fabric.messages import COORDINATOR, ENCODINGS, SHUTDOWN, BarOrder, DeadLetter, SkipOrder, TakeOverOrder, show
+from fabric.messages import (
+    COORDINATOR,
+    ENCODINGS,
+    SHUTDOWN,
+    BarOrder,
+    DeadLetter,
+    SkipOrder,
+    TakeOverOrder,
+    show,
+)
 from fabric.pending import One
 from fabric.postmortem import Victim, died_making, died_unclear, examine, in_hand, is_stopped
 from fabric.restart import GiveUp, RestartPolicy
@@ -31,6 +42,7 @@ from fabric.unasked import Unasked
 _log = logging.getLogger("fabric")
 _MAKING = -1  # in place of a lane, where agents are blamed
 _AGAIN = 0.1  # seconds until something is tried again for which the machine had no room
+_NO_ROOM_LOOK = 0.01  # seconds until it is looked whether a full lane takes an order now
 _START_PATIENCE = 60.0  # seconds until a worker that has not started is given up; a loaded machine is slow
 
 
@@ -65,9 +77,13 @@ class Supervisor:
         self._careful: set[int] = set()  # slots whose workers take messages one at a time, and say which
         self._died_ns: dict[int, int] = {}  # by slot, monotonic clock
         self._obstacle = ""  # why a worker could last not be started
+        self._reliefs: dict[int, deque[str]] = {}  # by slot: why workers there are to leave, in the order of the lane
         self.restarts = 0
+        self.recycled = 0  # workers that were replaced for a reason of ours, at a good moment
+        self.ended = 0  # workers that we killed for the message they had in hand
         self.redelivered = 0  # messages that a dead worker had begun and its successor gets again
         self.crew = Crew(config, segment, usable_cpus(), self._worker_died, switchboard.replies.wake_and_drain)
+        self._ender = Ender(segment, self.crew)
         for process, bell in enumerate(self.crew.bells):
             self._peer.set_bell(process, bell)
         if self._hangs.interval is not None:
@@ -91,6 +107,7 @@ class Supervisor:
             self._progress[slot] = self._peer.progress(slot)
             with self._lock:
                 self._policies[slot] = RestartPolicy(self._config.max_restarts, self._config.restart_window)
+                self._reliefs.pop(slot, None)
             self._switchboard.use(slot)
             control = self._segment.tail_of(COORDINATOR, slot + self._peer.processes)
             self.crew.start(slot, [TakeOverOrder(control, 0)])  # an order to leave may lie there for one who died
@@ -127,6 +144,37 @@ class Supervisor:
         for process in range(1, self._peer.processes):
             self._peer.ring(process)
 
+    def recycle(self, slot: int, reason: str) -> None:
+        """Have a worker leave when what was sent to it before is handled, and a successor take its place. Any thread.
+
+        Never waits. What the coordinator sends from now on is the successor's, which makes the same agents again.
+        Coroutines and streams in hand are waited for, and what comes meanwhile is still taken. One that dies before
+        it has left has died like any other, and its successor leaves instead. Without a worker nothing happens.
+        """
+        with self._lock:
+            if slot not in self._policies:
+                return
+            reasons = self._reliefs.setdefault(slot, deque())
+            reasons.append(reason)  # before the worker can have left
+            try:
+                sent = self._switchboard.relieve(slot)
+            except FabricError:  # closed meanwhile, or given up
+                return
+            if not sent:
+                reasons.pop()
+        if not sent:
+            self.crew.call_later(_NO_ROOM_LOOK, lambda: self.recycle(slot, reason))
+
+    def end_question(self, slot: int, correlations: Container[int], why: str) -> bool:
+        """Kill the worker of a slot if what it has in hand right now is one of these questions of the coordinator.
+
+        True: whoever asked gets a WorkerLostError that says `why`, nobody handles it again, and a successor goes on
+        with the rest. False: something else is in hand, or it cannot be known (a batch is decoded or encoded, a
+        coroutine runs): try again. It is no mark against the slot, nor against any message. Any thread; waits for a
+        tenth of a second at the most.
+        """
+        return self._ender.end(slot, correlations, why)
+
     def _worker_died(self, death: Death) -> None:
         with self._lock:
             policy = self._policies.get(death.slot)
@@ -137,10 +185,17 @@ class Supervisor:
             self._going.discard(death.slot)  # after the look: whoever waits for this may fill the slot at once
         for process in range(self._peer.processes):
             self._peer.ring(process)
+        ending = self._ender.take(death.pid)
         if policy is None:
+            return
+        if self._segment.counters_of(death.slot)[LEFT] == death.pid != 0:  # nobody but us tells workers to leave
+            self._relieve(death)
             return
         if not death.why:
             self._died_ns[death.slot] = time.monotonic_ns()
+        if ending is not None:
+            self._replace_ended(death, ending, policy)
+            return
         progress = self._peer.progress(death.slot)
         begun = self._had_begun(death)
         # The first death of this kind tells nothing of the message, so its successor may not be held to account for it.
@@ -171,6 +226,30 @@ class Supervisor:
             _log.warning("the stack of worker %d at its end:\n%s", death.slot, death.stack)
         self.crew.call_later(decision.delay, lambda: self._succeed(death.slot))
 
+    def _relieve(self, death: Death) -> None:
+        """Start the successor of a worker that left as it was told: a new start, and nothing to account for."""
+        with self._lock:
+            reasons = self._reliefs.get(death.slot)
+            reason = reasons.popleft() if reasons else "it was told to leave"
+        _log.info("worker %d (pid %d) was recycled: %s", death.slot, death.pid, reason)
+        self.recycled += 1
+        self._progress[death.slot] = self._peer.progress(death.slot)
+        self._died_ns.pop(death.slot, None)
+        self._careful.discard(death.slot)
+        self.crew.call_later(0, lambda: self._succeed(death.slot))
+
+    def _replace_ended(self, death: Death, ending: Ending, policy: RestartPolicy) -> None:
+        """Start the successor of a worker that we killed for the message it had in hand."""
+        victim = ending.victim
+        error = WorkerLostError(death.slot, death.pid, death.exitcode, f"{victim} ({ending.why})")
+        _log.info("%s", error)
+        self.ended += 1
+        self.redelivered += victim.again - 1
+        self._progress[death.slot] = self._peer.progress(death.slot)
+        policy.died(time.monotonic(), True)
+        self._skip(death.slot, SkipOrder(victim.lane, victim.position, error))
+        self.crew.call_later(0, lambda: self._succeed(death.slot))
+
     def _had_begun(self, death: Death) -> bool:
         """Had this worker taken over its slot? Else what lies there is its predecessor's, which has been looked at."""
         return self._segment.counters_of(death.slot)[PID] == death.pid != 0
@@ -190,9 +269,13 @@ class Supervisor:
             return
         del self._strikes[slot]
         self._put_aside(death, victim, verdict, error.signal_name)
+        self._skip(slot, SkipOrder(victim.lane, victim.position, verdict))
+
+    def _skip(self, slot: int, order: SkipOrder) -> None:
+        """Have the successors in a slot not handle a message; forget those that are behind them."""
         skips = self._skips.setdefault(slot, [])
         skips[:] = [skip for skip in skips if skip.position >= self._segment.head_of(slot, skip.lane)]
-        skips.append(SkipOrder(victim.lane, victim.position, verdict))
+        skips.append(order)
 
     def _blame_agent(self, death: Death) -> None:
         """Note that making an agent killed a worker; see to it that it is not tried for ever."""
@@ -233,7 +316,7 @@ class Supervisor:
     def _look_for_hangs(self) -> None:
         """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead. So the fork server."""
         workers = self.crew.workers.values()
-        sightings = [Sighting(w.pid, in_hand(self._segment, w.slot), is_stopped(w.pid)) for w in workers]
+        sightings = [Sighting(w.pid, in_hand(self._segment, w.slot), self._ender.is_stopped(w.pid)) for w in workers]
         server = self.crew.server_pid
         if server is not None:
             sightings.append(Sighting(server, None, is_stopped(server)))

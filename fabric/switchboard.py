@@ -32,6 +32,7 @@ from fabric.messages import (
     ORDER,
     RAW,
     RECORDS,
+    RELIEF,
     REPLY,
     SMALL,
     show,
@@ -213,6 +214,10 @@ class Switchboard:
     def post_at_once(self, slot: int, kind: int, target: int, correlation: int) -> bool:
         """Send a record without a body, or say False where that would mean to wait. Finalisers may call it."""
         return self.closed is not None or self._senders[slot].send_at_once(kind, target, correlation)
+
+    def relieve(self, slot: int) -> bool:
+        """Tell a worker to leave when what was sent to it before is handled. False: its lane is full. Never waits."""
+        return self._senders[slot].send_one(RELIEF | NONE << 16, COORDINATOR, 0, b"")
 
     def cancel_streams(self, error: FabricError) -> None:
         """End all streams that are read here; their readers get this error. Any thread."""

@@ -27,6 +27,7 @@ from fabric.messages import (
     MESSAGE,
     NONE,
     PREWARM,
+    RELIEF,
     REPLY,
     SHUTDOWN,
     SPAWN,
@@ -91,7 +92,7 @@ class Loop:
         self._unpublished: list[Stretch] = []  # handled, but some effect found no room anywhere yet
         self._handlers = {MESSAGE: self._messages, STREAM: self._messages, REPLY: self._replies}
         self._handlers.update({CREDIT: self._steering, CANCEL: self._steering})
-        self._handlers[EXPIRE] = self._expiries
+        self._handlers.update({EXPIRE: self._expiries, RELIEF: self._relief})
         self._expired: dict[int, None] = {}  # tokens in order; bounded, for many were handled before the word came
         self._handlers.update(dict.fromkeys((SPAWN, STOP_AGENTS, PREWARM, SHUTDOWN), self._orders))
 
@@ -126,7 +127,7 @@ class Loop:
                 if host.in_hand:
                     self._turn_what_is_in_hand()
                 received = receive(batch_size) if received.more else None
-            if self._leaving and self._ledger.empty and self._outbox.idle:
+            if self._leaving and self._hands_are_empty():
                 break
             if lifeline.ended:  # looked at here, where nobody waits for us; its end wakes us too
                 break
@@ -136,6 +137,7 @@ class Loop:
         self._publisher.publish_failures()
         self._outbox.flush()
         self._note_facts()
+        self._counters[count.LEFT] = os.getpid()
 
     # One batch.
 
@@ -344,6 +346,20 @@ class Loop:
             return self._host.prewarm(order)
         self._leaving = True  # SHUTDOWN: when all that lies in the lanes is handled
         return None
+
+    def _relief(self, received: Received) -> None:
+        """Leave although more may lie in the lanes: a successor waits for it."""
+        if received.lane != COORDINATOR:
+            self._unknown(received)
+            return
+        self._leaving = True
+        self._commit_all(received)
+        if self._hands_are_empty():
+            received.more = False  # to us
+
+    def _hands_are_empty(self) -> bool:
+        """Is everything done that was taken from the lanes, and out?"""
+        return self._ledger.empty and self._outbox.idle
 
     def _spawn(self, order: SpawnOrder) -> list[Any]:
         """Make agents, with an eye on memory; return the report in plain data."""
