@@ -35,7 +35,9 @@ class Ending(NamedTuple):
 class Ender:
     """Ends workers of one fabric. Any thread; one at a time."""
 
-    def __init__(self, segment: Segment, crew: Crew) -> None:
+    def __init__(self, segment: Segment, crew: Crew, expects: Callable[[int], bool]) -> None:
+        """`expects(correlation)` says whether the reply to a question is still to come."""
+        self._expects = expects
         self._segment = segment
         self._crew = crew
         self._turn = threading.Lock()  # two that hold one worker would let it go under each other's hands
@@ -74,8 +76,8 @@ class Ender:
 
     def _end_standing(self, worker: Worker, correlations: Container[int], why: str) -> bool:
         victim = self._named(worker, correlations)
-        if victim is None:
-            return False
+        if victim is None or not self._expects(victim.correlation) or victim.correlation not in correlations:
+            return False  # something else, or its reply is out, and may be what has just changed `correlations`
         self._endings[worker.pid] = Ending(victim, why)  # before its death can be seen
         if self._send(worker, signal.SIGKILL):
             return True

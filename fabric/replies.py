@@ -73,6 +73,11 @@ class Replies:
             raise self._closed
         return token << INDEX_BITS
 
+    def expects(self, correlation: int) -> bool:
+        """Is a reply still waited for that has not come? Drains what is there, unless somebody does. Never waits."""
+        self.drain_if_free()
+        return correlation >> INDEX_BITS in self._pending
+
     def forget(self, correlation: int) -> None:
         """Wait no longer; a reply that comes later is dropped and counted."""
         token = correlation >> INDEX_BITS

@@ -83,7 +83,7 @@ class Supervisor:
         self.ended = 0  # workers that we killed for the message they had in hand
         self.redelivered = 0  # messages that a dead worker had begun and its successor gets again
         self.crew = Crew(config, segment, usable_cpus(), self._worker_died, switchboard.replies.wake_and_drain)
-        self._ender = Ender(segment, self.crew)
+        self._ender = Ender(segment, self.crew, lambda correlation: switchboard.replies.expects(correlation))
         for process, bell in enumerate(self.crew.bells):
             self._peer.set_bell(process, bell)
         if self._hangs.interval is not None:
@@ -169,9 +169,10 @@ class Supervisor:
         """Kill the worker of a slot if what it has in hand right now is one of these questions of the coordinator.
 
         True: whoever asked gets a WorkerLostError that says `why`, nobody handles it again, and a successor goes on
-        with the rest. False: something else is in hand, or it cannot be known (a batch is decoded or encoded, a
-        coroutine runs): try again. It is no mark against the slot, nor against any message. Any thread; waits for a
-        tenth of a second at the most.
+        with the rest. (A reply that was just going out, which nobody can see, is what whoever asked gets instead.)
+        False: something else is in hand, or it cannot be known (a batch is decoded or encoded, a coroutine runs): try
+        again. It is no mark against the slot, nor against any message. Any thread; waits for a tenth of a second at
+        the most.
         """
         return self._ender.end(slot, correlations, why)
 
