@@ -13,6 +13,7 @@ import pytest
 from fabric import Agent, Fabric, WorkerLostError
 from fabric.messages import INDEX_BITS
 from fabric.pending import Promise, error_in
+from fabric.postmortem import locate
 from tests.agents import Echo, Sleeper
 
 PATIENCE = 30
@@ -141,7 +142,7 @@ def test_a_slot_is_not_given_up_though_one_question_after_the_other_is_ended_in_
         assert (fab._supervisor.ended, fab.statistics().restarts) == (20, 0)
 
 
-def test_ended_at_any_moment_it_is_the_one_that_was_named():
+def test_ended_at_any_moment_it_is_the_one_that_was_named(monkeypatch):
     """Handlers of some 100 us, and an end of one of the next few wanted at moments that are not theirs to choose."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
@@ -149,19 +150,27 @@ def test_ended_at_any_moment_it_is_the_one_that_was_named():
     ended = 0
     with Fabric(workers=1) as fab:
         tasks = Tasks(fab)
+        supervisor = fab._supervisor
+        in_hand, replace = [], supervisor._replace_ended
+
+        def replace_ended(death, ending, policy):
+            in_hand.append((locate(fab._segment, 1), ending.victim))
+            replace(death, ending, policy)
+
+        monkeypatch.setattr(supervisor, "_replace_ended", replace_ended)
         nappers = [fab.spawn_batch(Napper, 1, on_crash=how)[0] for how in ("retry", "fail")]
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             asked = []
             for number in range(20):
-                nap = chance.choice([0, 0.0001, 0.0002])
+                nap = chance.choice([0, 0.00002, 0.0002])
                 asked.append(tasks.ask(chance.choice(nappers), (number, nap)))
             fab._replies.attend(asked[-1])
             named = set(chance.sample(asked, 3))
             spin = time.perf_counter() + chance.random() * 0.004
             while time.perf_counter() < spin:
                 pass
-            done = fab._supervisor.end_question(1, named, "by chance")
+            done = supervisor.end_question(1, named, "by chance")
             outcomes = [tasks.outcome(place) for place in asked]
             failed = [place for place, outcome in zip(asked, outcomes, strict=True) if isinstance(outcome, Exception)]
             assert set(failed) <= named
@@ -170,7 +179,8 @@ def test_ended_at_any_moment_it_is_the_one_that_was_named():
                 number for number, p in enumerate(asked) if p not in failed
             ]
             ended += done
-        assert fab._supervisor.ended == ended > 0
+        assert supervisor.ended == len(in_hand) == ended > 0
+        assert all(found == victim for found, victim in in_hand), "what it had in hand when it was dead"
         assert fab.statistics().restarts == 0
 
 
