@@ -52,6 +52,7 @@ _NEVER = 2**63
 _CHUNK_HEAD = struct.Struct("<QqQQBBBB4x")  # index, total or -1, so far, stream, last, aborted, encoding, is it a part
 _OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo, Packed, StreamChunk}
 _CRASHES = (Exception, SystemExit)  # what a user's code may end with; Ctrl-C is not its doing, and goes through
+_CAUSE_LIMIT = 65_536  # bytes of what caused an error: it must never be why the error itself is too large to be sent
 _TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
 
 
@@ -211,7 +212,7 @@ class Codec:
             self.encode(body, json)
         except (EncodingError, BackpressureError) as error:
             text = f"the reply of type {type(body).__name__} cannot be sent: {error}"
-            return refusal(EncodingError(text + stream_hint(body)))
+            return refusal(EncodingError(text + stream_hint(body)), error.__cause__)
         return body
 
     def _encode_chunk(self, chunk: StreamChunk, json: bool | None) -> tuple[int, Data]:
@@ -283,7 +284,9 @@ class Codec:
         except EncodingError as error:
             return Undecodable(error.with_traceback(None))  # whose frames would keep the parts
         except _CRASHES as error:
-            return Undecodable(EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}"))
+            refused = EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}")
+            refused.__cause__ = error.with_traceback(None)
+            return Undecodable(refused)
 
     def _assembled(self, encoding: int, rest: memoryview, parts: list[memoryview]) -> Any:
         """Make a body of what lay in the lane, or in the first part, and of the other parts."""
@@ -324,11 +327,16 @@ def stream_hint(reply: Any) -> str:
     return ""
 
 
-def refusal(error: FabricError) -> ErrorInfo:
-    """Describe an error of the fabric's own, which is rebuilt at the other end without any pickle."""
+def refusal(error: FabricError, cause: BaseException | None = None) -> ErrorInfo:
+    """Describe an error of the fabric's own, which is rebuilt at the other end without any pickle.
+
+    But for what caused it (by default its `__cause__`): that goes with an EncodingError, for who takes pickles.
+    """
     what = next((name for name, kind in _OURS.items() if type(error) is kind), "encoding")
     arguments = _ARGUMENTS[what](error) if what in _ARGUMENTS else [str(error)]
-    return ErrorInfo(what, _dump_line(arguments).decode(), "", 0, None)
+    cause = cause or error.__cause__
+    data = _dump_exception(cause) if what == "encoding" and cause is not None else None
+    return ErrorInfo(what, _dump_line(arguments).decode(), "", 0, data if len(data or b"") <= _CAUSE_LIMIT else None)
 
 
 # Errors of the fabric that travel as the arguments of their constructors, by the name they travel under.
@@ -356,12 +364,17 @@ def describe(error: BaseException, what: str = "agent", agent: int = 0, frames_t
         message = f"{type(error).__name__}: {error}"
     except _CRASHES as problem:  # an exception whose __str__ raises
         lines, message = [], f"{type(error).__name__} (its text cannot be shown: {type(problem).__name__})"
+    return ErrorInfo(what, _clipped(message), _clipped("".join(lines)), agent, _dump_exception(error))
+
+
+def _dump_exception(error: BaseException) -> bytes | None:
+    """Pickle an exception; None where that cannot be done, or not be undone."""
     try:
-        data: bytes | None = dump_pickle(error)
-        pickle.loads(data or b"")  # an exception whose constructor wants more than its args fails only here
+        data = dump_pickle(error)
+        pickle.loads(data)  # an exception whose constructor wants more than its args fails only here
     except _CRASHES:
-        data = None
-    return ErrorInfo(what, _clipped(message), _clipped("".join(lines)), agent, data)
+        return None
+    return data
 
 
 def _clipped(text: str) -> str:
@@ -376,10 +389,11 @@ def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
     """Make of a described error what the one who asked gets raised."""
     if info.what in _OURS:
         try:
-            return _OURS[info.what](*json.loads(info.message))
+            error: FabricError = _OURS[info.what](*json.loads(info.message))
         except Exception as problem:  # no worker of ours writes such arguments
             return EncodingError(f"an error ({info.what}) arrived that cannot be read: {type(problem).__name__}")
-    error = AgentError(f"{show(info.agent)} raised {info.message}", info.traceback, show(info.agent))
+    else:
+        error = AgentError(f"{show(info.agent)} raised {info.message}", info.traceback, show(info.agent))
     if info.exception is not None and allow_pickle:
         try:
             error.__cause__ = pickle.loads(info.exception)

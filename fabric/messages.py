@@ -158,7 +158,8 @@ class ErrorInfo(NamedTuple):
     """An exception on its way to another process.
 
     `what` is "agent" for what an agent's code raised: `exception` is then its pickle, or None when it has
-    none. Else it names an error of the fabric's own, and `message` is the arguments of its constructor.
+    none. Else it names an error of the fabric's own, and `message` is the arguments of its constructor;
+    `exception` is then the pickle of what caused it, where there is one.
     """
 
     what: str

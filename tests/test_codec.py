@@ -394,6 +394,51 @@ def test_our_own_errors_travel_as_themselves_without_a_pickle(error):
     assert vars(returned) == vars(error)
 
 
+class Unpicklable:
+    """Refuses to be pickled, or to be made again, in words of its own."""
+
+    def __init__(self, at_the_other_end=False):
+        self.at_the_other_end = at_the_other_end
+
+    def __reduce__(self):
+        if self.at_the_other_end:
+            return int, ("no number",)
+        raise pickle.PicklingError("not me")
+
+
+def test_why_a_reply_cannot_be_sent_arrives_as_the_cause():
+    (info,) = CODEC.decode_many(ERROR, [CODEC.encode_replies([Unpicklable()]).blob])
+    error = revive(info)
+
+    assert isinstance(error, EncodingError)
+    assert (type(error.__cause__), str(error.__cause__)) == (pickle.PicklingError, "not me")
+    assert revive(info, allow_pickle=False).__cause__ is None
+
+
+def test_why_a_body_cannot_be_decoded_arrives_as_the_cause():
+    body = CODEC.decode_or_mark(*CODEC.encode(Unpicklable(at_the_other_end=True)))
+    error = revive(_round_trip(refusal(body.error)))
+
+    assert (type(error), type(error.__cause__)) == (EncodingError, ValueError)
+    assert "no number" in str(error.__cause__)
+
+
+class MadeOnceError(Exception):
+    """Wants more than its args."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+@pytest.mark.parametrize("cause", [MadeOnceError("a", "b"), ValueError("x" * 100_000)], ids=["unpicklable", "large"])
+def test_a_cause_that_cannot_travel_stays_behind(cause):
+    error = EncodingError("it cannot be said")
+    error.__cause__ = cause
+    returned = revive(_round_trip(refusal(error)))
+
+    assert (str(returned), returned.__cause__) == ("it cannot be said", None)
+
+
 @pytest.mark.parametrize("line", [b"[1,2,3,4]\n", b'["a","b","c"]\n', b"{}\n", b"", b'["a","b","c","d"]\n'])
 def test_an_error_of_the_wrong_shape_is_refused(line):
     with pytest.raises(EncodingError):

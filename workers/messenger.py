@@ -18,6 +18,7 @@ from fabric.array_agents import ArrayGroup
 from fabric.channel import as_sequence
 from fabric.codec import Codec, Undecodable, describe, refusal, revive, stream_hint
 from fabric.errors import (
+    AgentError,
     AgentNotFoundError,
     BackpressureError,
     EncodingError,
@@ -277,8 +278,10 @@ class WorkerMessenger(StreamMessenger):
             return False
         if isinstance(body, ErrorInfo):
             error = revive(body, self.codec.allow_pickle)
-            ours = body.agent == COORDINATOR and error.__cause__ is not None  # a SpawnError, say
-            future.set_exception(error.__cause__ if ours else error)
+            if isinstance(error, AgentError) and body.agent == COORDINATOR and error.__cause__ is not None:
+                future.set_exception(error.__cause__)  # a SpawnError, say
+            else:
+                future.set_exception(error)
         elif isinstance(body, Undecodable):
             future.set_exception(body.error)
         else:
@@ -313,7 +316,8 @@ class WorkerMessenger(StreamMessenger):
         except BackpressureError:  # unlike a send inside a handler a reply may wait for room: for a while
             pass  # and below: the exception keeps what the parts before it have taken
         except EncodingError as error:
-            return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}{stream_hint(value)}")))
+            text = f"the reply cannot be sent: {error}{stream_hint(value)}"
+            return self.codec.encode(refusal(EncodingError(text), error.__cause__))
         return self._encode_patiently(value, self.json_choices.get(address))
 
     def _encode_patiently(self, value: Any, json: bool | None) -> tuple[int, Data]:
@@ -322,7 +326,7 @@ class WorkerMessenger(StreamMessenger):
         try:
             return self.codec.encode(value, json)
         except (EncodingError, BackpressureError) as error:
-            return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}")))
+            return self.codec.encode(refusal(EncodingError(f"the reply cannot be sent: {error}"), error.__cause__))
         finally:
             self.arena.wait = None
 
