@@ -9,9 +9,9 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from fabric import inheriting
 from fabric.agent import Agent, AgentGroup
 from fabric.array_agents import ArrayAgents, ArrayGroup, check_array_class
-from fabric.codec import dump_pickle
 from fabric.directory import Directory
 from fabric.messages import Ranges
 from fabric.messenger import CoordinatorMessenger
@@ -53,7 +53,7 @@ class ArraySpawner(CoordinatorMessenger):
         chosen = _chosen(workers, len(self._spawner.slots))
         bounds = ranges_of(count, len(chosen))
         used = tuple(chosen[: len(bounds) - 1])
-        data = dump_pickle((kind, args, {**(kwargs or {}), **init}))
+        data = inheriting.dumps((kind, args, {**(kwargs or {}), **init}))
         self._switchboard.check_open()
         hosts = self._spawner.spawn(Recipe(kind, data, None, used, None, care, bounds), len(used), name)
         group = self._group_of(kind, bounds, hosts)

@@ -15,9 +15,10 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fabric import inheriting
 from fabric.admission import Budget, admit, available_bytes, estimate
 from fabric.agent import Agent, AgentGroup, Messenger, check_agent_class, prefers_json
-from fabric.codec import dump_pickle, encode_order, revive
+from fabric.codec import encode_order, revive
 from fabric.directory import Directory
 from fabric.errors import EncodingError, FabricError, SpawnError
 from fabric.messages import (
@@ -122,7 +123,7 @@ class Spawner:
         if keys is not None and len(keys) != count:
             raise ValueError(f"{len(keys):,} keys for {count:,} agents; give one for each")
         place(0, placement, Load(self.slots, (0,) * len(self.slots)), None if keys is None else [])
-        return Recipe(kind, dump_pickle((kind, args, dict(kwargs))), values, placement, keys, care)
+        return Recipe(kind, inheriting.dumps((kind, args, dict(kwargs))), values, placement, keys, care)
 
     def spawn(self, recipe: Recipe, count: int, name: str | None = None) -> AgentGroup:
         """Make a batch, all or none.

@@ -30,7 +30,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.lending", "fabric.private", "fabric.parcel", "fabric.arrays", "fabric.looks"),
     ("fabric.segment", "fabric.codec", "fabric.wire", "fabric.statistics"),
     ("fabric.arena", "fabric.views"),
-    ("fabric.channel", "fabric.large", "fabric.loans", "fabric.agent", "fabric.flow"),
+    ("fabric.channel", "fabric.inheriting", "fabric.large", "fabric.loans", "fabric.agent", "fabric.flow"),
     (
         "fabric.array_agents",
         "fabric.chunks",
