@@ -1,9 +1,9 @@
 """Perform a spawn in waves: the plan (fabric.waves) decides, this waits and spawns."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from fabric.agent import AgentGroup
+from fabric.progress import progress_bar
 from fabric.spawning import Recipe, Spawner
 from fabric.waves import Finished, OnFailure, SpawnWave, StopAgents, WaitUntil, Wave, WavePlan
 
@@ -29,7 +29,9 @@ class Waves:
         self._groups: dict[int, AgentGroup] = {}
 
     def __iter__(self) -> Iterator[Wave]:
-        bar = _bar(self._count, self._recipe.kind.__name__) if self._progress else None
+        bar = None
+        if self._progress:
+            bar = progress_bar(total=self._count, unit="agents", description=f"spawning {self._recipe.kind.__name__}")
         try:
             for wave in self._waves():
                 if bar is not None:
@@ -58,11 +60,3 @@ class Waves:
                 self._spawner.undo([self._groups[index] for index in instruction.waves])
             else:
                 assert isinstance(instruction, Finished)
-
-
-def _bar(total: int, name: str) -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError("progress=True needs tqdm: pip install 'shm-fabric[progress]'") from None
-    return tqdm(total=total, unit=" agents", desc=f"spawning {name}", unit_scale=True)

@@ -19,6 +19,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.config",
         "fabric.messages",
         "fabric.counters",
+        "fabric.progress",
         "fabric.signals",
         "fabric.workers",
         "fabric.integrations",
