@@ -41,6 +41,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.admission",
         "fabric.routing",
         "fabric.restart",
+        "fabric.recycling",
         "fabric.hangs",
         "fabric.workers.journal",
         "fabric.launch",
