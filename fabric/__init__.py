@@ -44,6 +44,8 @@ _HOME = {
     "Wave": "fabric.waves",
     "WorkerLostError": "fabric.errors",
     "WorkerStatistics": "fabric.statistics",
+    "rng": "fabric.seeds",
+    "task_generator": "fabric.seeds",
 }
 
 __all__ = sorted(_HOME)

@@ -17,6 +17,7 @@ from fabric.errors import (
     WorkerLostError,
 )
 from fabric.messages import DeadLetter
+from fabric.seeds import rng, task_generator
 from fabric.statistics import Statistics, WorkerStatistics
 from fabric.waves import Wave
 
@@ -41,4 +42,6 @@ __all__ = [
     "Wave",
     "WorkerLostError",
     "WorkerStatistics",
+    "rng",
+    "task_generator",
 ]

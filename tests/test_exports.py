@@ -38,6 +38,8 @@ PUBLIC = ERRORS | {
     "StreamChunk",
     "Wave",
     "WorkerStatistics",
+    "rng",
+    "task_generator",
 }
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 

@@ -20,6 +20,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.messages",
         "fabric.counters",
         "fabric.progress",
+        "fabric.seeds",
         "fabric.signals",
         "fabric.workers",
         "fabric.integrations",
