@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fabric.threads import cpu_part
+
 _KIB = 1024
 _MIB = 1024 * _KIB
 _PAGE_BYTES = 4096
@@ -33,6 +35,9 @@ class FabricConfig:
     workers: int | None = None
     max_workers: int | None = None
     start_method: Literal["forkserver", "spawn"] = "forkserver"
+    # Of BLAS and OpenMP. None: the CPUs divided by max_workers or else workers, unless the environment says otherwise
+    # (OMP_NUM_THREADS and the like); a number overrules that; 0: as they come.
+    threads_per_worker: int | None = None
 
     # The segment. Pages are taken as they are first touched, but a lane touches all of its bytes as it turns.
     lane_bytes: int = 8 * _MIB  # coordinator to worker and back, a power of two
@@ -109,11 +114,14 @@ class FabricConfig:
 def usable_cpus(root: str = "/") -> int:
     """Count the CPUs this process may use: by its affinity or by its control groups' quota, the lesser.
 
+    In a worker no more than are its part, so that a fabric opened there does not take the whole machine again.
     A quota is rounded up, so half a CPU is one. `root` stands in for the file system's root in tests.
     """
     allowed = len(os.sched_getaffinity(0))
-    quota = cpu_quota(root)
-    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+    quota, part = cpu_quota(root), cpu_part()
+    if quota is not None:
+        allowed = max(1, min(allowed, math.ceil(quota)))
+    return allowed if part is None else min(allowed, part)
 
 
 def cpu_quota(root: str = "/") -> float | None:
@@ -230,6 +238,7 @@ _CHECKS: dict[str, _Check] = {
     "workers": _optional(_whole(1, _MOST_WORKERS)),
     "max_workers": _optional(_whole(1, _MOST_WORKERS)),
     "start_method": _one_of("forkserver", "spawn"),
+    "threads_per_worker": _optional(_whole(0)),
     "lane_bytes": _power_of_two(64 * _KIB),
     "peer_lane_bytes": _power_of_two(16 * _KIB),
     "control_lane_bytes": _power_of_two(16 * _KIB),

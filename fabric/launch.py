@@ -1,6 +1,7 @@
 """Launch a Python process of the fabric: the fork server, or a worker that is spawned and not forked."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from fabric.messages import Boot
+from fabric.threads import worker_environment
 
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv.pop().split(chr(31)); from fabric.workers.__main__ import main; main()"
 
@@ -20,6 +22,9 @@ def launch(boot: Boot) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """
     ours, theirs = socket.socketpair()
     inherited = (theirs.fileno(), boot.memfd, boot.lifeline, boot.attention, *boot.bells)
+    config = boot.config
+    workers = config.max_workers or config.worker_counts(boot.cores)[0]
+    environment = worker_environment(config.threads_per_worker, boot.cores, workers, os.environ)
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
         with theirs, _interrupts_blocked():
@@ -27,6 +32,7 @@ def launch(boot: Boot) -> tuple[subprocess.Popen[bytes], socket.socket]:
                 [sys.executable, *flags, "-c", _BOOTSTRAP, str(theirs.fileno()), "\x1f".join(boot.sys_path)],
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
+                env=environment,
             )
     except BaseException:
         ours.close()

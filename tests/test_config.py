@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from fabric.config import FabricConfig, cgroup_folders, cpu_quota, usable_cpus
 
-WHOLE = ["workers", "max_workers", "max_agents", "batch_size", "max_restarts", "max_attempts", "arena_threshold"]
+WHOLE = [
+    "workers",
+    "max_workers",
+    "threads_per_worker",
+    "max_agents",
+    "batch_size",
+    "max_restarts",
+    "max_attempts",
+    "arena_threshold",
+]
 POWERS_OF_TWO = {
     "lane_bytes": 64 * 1024,
     "peer_lane_bytes": 16 * 1024,
@@ -21,7 +30,7 @@ DURATIONS = ["target_queueing", "metrics_interval", "restart_window", "handler_t
 MAYBE_ZERO = ["spin_us", "publish_after_us", "arena_timeout"]
 CHOICES = ["start_method", "encoding", "on_crash"]
 FLAGS = ["allow_pickle", "drain"]
-OPTIONAL = ["workers", "max_workers", "handler_timeout", "stopped_timeout"]
+OPTIONAL = ["workers", "max_workers", "threads_per_worker", "handler_timeout", "stopped_timeout"]
 ALL = [*WHOLE, *POWERS_OF_TWO, "arena_bytes", "snapshot_every", *DURATIONS, *MAYBE_ZERO, *CHOICES, *FLAGS]
 
 
@@ -274,6 +283,14 @@ def test_a_group_outside_of_the_namespace_cannot_lead_out_of_the_mount(tmp_path)
         f"{top}/unified/other",
         f"{top}/unified",
     ]
+
+
+@pytest.mark.usefixtures("sixteen_cpus")
+def test_in_a_worker_no_more_cpus_are_usable_than_are_its_part(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHM_FABRIC_CPUS", "3 OMP_NUM_THREADS")
+
+    assert usable_cpus(str(tmp_path)) == 3
+    assert FabricConfig().worker_counts()[0] <= 3
 
 
 def test_without_control_groups_there_is_no_quota(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (  # lowest first; a name that ends in .* stands for all modules of that package
+    ("fabric.threads",),
     (
         "fabric.errors",
         "fabric.config",
@@ -45,6 +46,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.recycling",
         "fabric.hangs",
         "fabric.workers.journal",
+        "fabric.workers.preload",
         "fabric.launch",
         "fabric.payloads",
     ),

@@ -34,6 +34,7 @@ from fabric.workers.journal import Journal
 from fabric.workers.keeper import Keeper
 from fabric.workers.loop import Loop
 from fabric.workers.outbox import Outbox
+from fabric.workers.preload import preload, settle_threads
 from fabric.workers.publisher import Publisher
 from fabric.workers.recovery import Recovery
 from fabric.workers.vault import Vault
@@ -52,9 +53,8 @@ def main() -> None:
     sys.path[:] = boot.sys_path
     warnings.filters = boot.warning_filters
     sys.argv = boot.argv
-    for module in boot.preload:
-        _preload(module)
     if boot.slot is None:
+        preload(boot.preload)
         with link:
             ForkServer(link, boot, worker_main).run()
         return
@@ -74,6 +74,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
     `stack` is a descriptor of where to leave the Python stack in a crash, or when the coordinator asks for it.
     """
     _forget_the_parent()
+    settle_threads()
     faulthandler.enable(stack)
     faulthandler.register(STACK_SIGNAL, stack)
     segment = Segment.attach(boot.memfd, slot)
@@ -142,21 +143,6 @@ def _wait_for_returns(peer: Any, reached: Callable[[], bool], deadline: float) -
             return False
         peer.wait(ARENA, -1, left)
     return True
-
-
-def _preload(module: str) -> None:
-    """Import what the coordinator has imported and workers would each import again."""
-    threads = os.environ.get("OPENBLAS_NUM_THREADS")
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a library that starts threads makes forking unsafe
-    try:
-        __import__(module)
-    except ImportError:  # not to be had here: whoever needs it will say so
-        pass
-    finally:
-        if threads is None:
-            del os.environ["OPENBLAS_NUM_THREADS"]
-        else:
-            os.environ["OPENBLAS_NUM_THREADS"] = threads
 
 
 def _forget_the_parent() -> None:
