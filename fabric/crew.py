@@ -36,12 +36,10 @@ from fabric.errors import FabricError, advice
 from fabric.launch import launch
 from fabric.messages import COORDINATOR, STACK_SIGNAL, Boot
 from fabric.segment import Segment
+from fabric.stacks import Stacks
 from fabric.wire import receive_frame, send_frame
 
 _log = logging.getLogger("fabric")
-_STACK_BYTES = 64 << 10
-_STACK_PATIENCE = 0.5  # seconds that a hung worker has to say where it hangs
-_STACK_LOOK = 0.02
 _PAUSE = 0.1  # seconds until the supervisor thread tries again what the machine refused
 _SERVER_PATIENCE = 5.0  # seconds that the fork server has to leave once its socket has ended
 _STATUS_PATIENCE = 1.0  # seconds that the exit status of a dead worker may take from the fork server
@@ -96,7 +94,7 @@ class Crew:
         self._link: socket.socket | None = None
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
         self._descriptors: list[int] = []
-        self._stacks: dict[int, int] = {}  # by slot: the file that its worker leaves its stack in
+        self._stacks = Stacks()
         try:
             self.bells = [self._eventfd() for _ in range(segment.layout.processes)]
             self._attention, self._bell = self._eventfd(), self._eventfd()
@@ -146,7 +144,7 @@ class Crew:
         with self._changed:
             self._expected.add(slot)
         try:
-            send_frame(self._link, (slot, orders), (self._new_stack(slot),))
+            send_frame(self._link, (slot, orders), (self._stacks.new(slot),))
         except OSError:  # killed: the watcher reads what it had still to say, then takes note of what it left undone
             with contextlib.suppress(OSError):
                 self._link.shutdown(socket.SHUT_WR)
@@ -195,16 +193,12 @@ class Crew:
     def ask_for_stack(self, slot: int) -> None:
         """Have a worker leave its Python stack, and wait a little for it. One that is stopped leaves none."""
         with self._changed:
-            worker, stack = self._workers.get(slot), self._stacks.get(slot)
-            if worker is None or stack is None:
+            worker = self._workers.get(slot)
+            if worker is None:
                 return
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(worker.pidfd, STACK_SIGNAL)
-        deadline = time.monotonic() + _STACK_PATIENCE
-        size = -1
-        while time.monotonic() < deadline and not 0 < size == os.fstat(stack).st_size:
-            size = os.fstat(stack).st_size
-            time.sleep(_STACK_LOOK)
+        self._stacks.wait(slot)
 
     @property
     def server_pid(self) -> int | None:
@@ -249,8 +243,8 @@ class Crew:
 
     def close_descriptors(self) -> None:
         """Close what this process holds, when nobody rings any more; in a forked child this is all there is to do."""
-        descriptors, self._descriptors = [*self._descriptors, *self._stacks.values()], []
-        self._stacks.clear()
+        descriptors, self._descriptors = self._descriptors, []
+        self._stacks.close()
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -282,14 +276,6 @@ class Crew:
             warning_filters=list(warnings.filters),
             preload=[name for name in ("numpy",) if name in sys.modules],
         )
-
-    def _new_stack(self, slot: int) -> int:
-        """Return an empty anonymous file for the stack of a worker that is about to start."""
-        old = self._stacks.pop(slot, None)
-        if old is not None:
-            os.close(old)
-        self._stacks[slot] = os.memfd_create("shm-fabric-stack", os.MFD_CLOEXEC)
-        return self._stacks[slot]
 
     def _start_server(self) -> None:
         boot = self._boot(None)
@@ -323,7 +309,7 @@ class Crew:
             self._born(slot, process.pid, pidfd)
             with contextlib.suppress(ConnectionError):  # it is dead: its pidfd says so
                 send_frame(link, boot)
-                send_frame(link, orders, (self._new_stack(slot),))
+                send_frame(link, orders, (self._stacks.new(slot),))
 
     # Watching.
 
@@ -441,7 +427,7 @@ class Crew:
         """Tell of a death; only then is the slot free, so that nobody starts another worker there meanwhile."""
         exitcode = self._exit_status(worker)
         try:
-            self._tell(Death(worker.slot, worker.pid, exitcode, stack=self._stack_of(worker.slot)))
+            self._tell(Death(worker.slot, worker.pid, exitcode, stack=self._stacks.read(worker.slot)))
         finally:
             with self._changed:
                 if self._workers.get(worker.slot) == worker:
@@ -449,10 +435,6 @@ class Crew:
                 os.close(worker.pidfd)
                 os.eventfd_write(self.bells[COORDINATOR], 1)  # now, not before: who closes looks at `empty`
                 self._changed.notify_all()
-
-    def _stack_of(self, slot: int) -> str:
-        stack = self._stacks.get(slot)
-        return "" if stack is None else os.pread(stack, _STACK_BYTES, 0).decode("utf-8", "replace")
 
     def _exit_status(self, worker: Worker) -> int | None:
         process = self._spawned.pop(worker.pid, None)

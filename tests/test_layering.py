@@ -48,6 +48,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.workers.journal",
         "fabric.workers.preload",
         "fabric.launch",
+        "fabric.stacks",
         "fabric.payloads",
     ),
     ("fabric.workers.vault",),
