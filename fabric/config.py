@@ -38,6 +38,12 @@ class FabricConfig:
     # Of BLAS and OpenMP. None: the CPUs divided by max_workers or else workers, unless the environment says otherwise
     # (OMP_NUM_THREADS and the like); a number overrules that; 0: as they come.
     threads_per_worker: int | None = None
+    # What workers log is handled by the coordinator's logging; what its levels, as they are at the start, do not let
+    # pass is not sent. Handlers run in the supervisor thread. False: workers log for themselves.
+    forward_logs: bool = True
+    # Lines that workers, or C code in them, write to stdout and stderr are logged here: by the logger "fabric.output",
+    # at INFO and WARNING. False: they go where the coordinator's go.
+    capture_output: bool = False
 
     # The segment. Pages are taken as they are first touched, but a lane touches all of its bytes as it turns.
     lane_bytes: int = 8 * _MIB  # coordinator to worker and back, a power of two
@@ -239,6 +245,8 @@ _CHECKS: dict[str, _Check] = {
     "max_workers": _optional(_whole(1, _MOST_WORKERS)),
     "start_method": _one_of("forkserver", "spawn"),
     "threads_per_worker": _optional(_whole(0)),
+    "forward_logs": _FLAG,
+    "capture_output": _FLAG,
     "lane_bytes": _power_of_two(64 * _KIB),
     "peer_lane_bytes": _power_of_two(16 * _KIB),
     "control_lane_bytes": _power_of_two(16 * _KIB),

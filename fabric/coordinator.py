@@ -251,6 +251,7 @@ class Fabric(ArraySpawner):
             redelivered=self._supervisor.redelivered,
             alarms=own_alarms + sum(worker.alarms for worker in workers),
             dropped_bytes=self._peer.dropped_bytes() + self._unasked.dropped_bytes,
+            dropped_logs=self._supervisor.dropped_logs,
         )
 
     def resize(self, workers: int) -> None:

@@ -7,6 +7,7 @@ coordinator process                                fork server          worker k
   watcher thread, in poll on:
     each worker's pidfd     readable: it is dead (only the kernel says so)
     the server's socket     births, and how each one ended
+    workers' logs, output   handed to this process's logging
     the attention bell      a worker has something for a coordinator that waits for nothing
     its own bell            there is something new to watch, or it is time to leave
     the lifeline's reader   never readable; its writer is what workers hang on
@@ -34,6 +35,7 @@ from fabric.codec import encode_order
 from fabric.config import FabricConfig
 from fabric.errors import FabricError, advice
 from fabric.launch import launch
+from fabric.log_pipe import WorkerOutput, coordinator_levels
 from fabric.messages import COORDINATOR, STACK_SIGNAL, Boot
 from fabric.segment import Segment
 from fabric.stacks import Stacks
@@ -95,6 +97,7 @@ class Crew:
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
         self._descriptors: list[int] = []
         self._stacks = Stacks()
+        self.output = WorkerOutput(config, self._pid_of)
         try:
             self.bells = [self._eventfd() for _ in range(segment.layout.processes)]
             self._attention, self._bell = self._eventfd(), self._eventfd()
@@ -144,7 +147,8 @@ class Crew:
         with self._changed:
             self._expected.add(slot)
         try:
-            send_frame(self._link, (slot, orders), (self._stacks.new(slot),))
+            with self.output.opened(slot) as channels:
+                send_frame(self._link, (slot, orders), (self._stacks.new(slot), *channels))
         except OSError:  # killed: the watcher reads what it had still to say, then takes note of what it left undone
             with contextlib.suppress(OSError):
                 self._link.shutdown(socket.SHUT_WR)
@@ -245,6 +249,7 @@ class Crew:
         """Close what this process holds, when nobody rings any more; in a forked child this is all there is to do."""
         descriptors, self._descriptors = self._descriptors, []
         self._stacks.close()
+        self.output.close()
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -275,6 +280,7 @@ class Crew:
             argv=sys.argv[:1],
             warning_filters=list(warnings.filters),
             preload=[name for name in ("numpy",) if name in sys.modules],
+            log_levels=coordinator_levels(),
         )
 
     def _start_server(self) -> None:
@@ -309,7 +315,8 @@ class Crew:
             self._born(slot, process.pid, pidfd)
             with contextlib.suppress(ConnectionError):  # it is dead: its pidfd says so
                 send_frame(link, boot)
-                send_frame(link, orders, (self._stacks.new(slot),))
+                with self.output.opened(slot) as channels:
+                    send_frame(link, orders, (self._stacks.new(slot), *channels))
 
     # Watching.
 
@@ -347,14 +354,15 @@ class Crew:
             function()
         return 0
 
-    def _watched(self) -> dict[int, Callable[[], None]]:
+    def _watched(self) -> dict[int, Callable[[], object]]:
         with self._changed:
-            watched: dict[int, Callable[[], None]] = {
+            watched: dict[int, Callable[[], object]] = {
                 worker.pidfd: lambda worker=worker: self._ended(worker)  # type: ignore[misc]
                 for worker in self._workers.values()
             }
         watched[self._bell] = lambda: _clear(self._bell)
         watched[self._attention] = self._attend
+        watched.update(self.output.watched())
         if self._link is not None and self._link.fileno() >= 0:
             watched[self._link.fileno()] = self._hear_server
         return watched
@@ -427,6 +435,7 @@ class Crew:
         """Tell of a death; only then is the slot free, so that nobody starts another worker there meanwhile."""
         exitcode = self._exit_status(worker)
         try:
+            self.output.finish(worker.slot)
             self._tell(Death(worker.slot, worker.pid, exitcode, stack=self._stacks.read(worker.slot)))
         finally:
             with self._changed:
@@ -435,6 +444,10 @@ class Crew:
                 os.close(worker.pidfd)
                 os.eventfd_write(self.bells[COORDINATOR], 1)  # now, not before: who closes looks at `empty`
                 self._changed.notify_all()
+
+    def _pid_of(self, slot: int) -> int | None:
+        worker = self._workers.get(slot)
+        return None if worker is None else worker.pid
 
     def _exit_status(self, worker: Worker) -> int | None:
         process = self._spawned.pop(worker.pid, None)

@@ -254,6 +254,7 @@ class Boot(NamedTuple):
     argv: list[str]
     warning_filters: list[Any]
     preload: list[str]
+    log_levels: dict[str, int]  # by the name of the logger; "" is the root
 
 
 class DeadLetter(NamedTuple):

@@ -49,6 +49,7 @@ class Statistics:
     redelivered: int
     alarms: int
     dropped_bytes: int  # in the coordinator's lanes: what could not be records, or not from a worker
+    dropped_logs: int = 0  # log records of workers: not read in time, or not to be read
 
     @property
     def received(self) -> int:

@@ -95,6 +95,11 @@ class Supervisor:
         with self._lock:
             return tuple(sorted(self._policies))
 
+    @property
+    def dropped_logs(self) -> int:
+        """How many log records of workers were lost: not read in time, or not to be read."""
+        return self.crew.output.dropped
+
     def start(self, spawner: Spawner, slots: Iterable[int]) -> None:
         """Start a worker in each of these slots and wait until they run.
 

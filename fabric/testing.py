@@ -185,6 +185,7 @@ class _Slots:
 
     restarts = 0
     redelivered = 0
+    dropped_logs = 0
 
     def __init__(self, turns: Turns, identity: int, config: FabricConfig) -> None:
         self._turns = turns

@@ -20,7 +20,7 @@ PATIENCE = 30
 def server(tmp_path):
     """A fork server whose workers only write a file, and our end of its socket."""
 
-    def worker_main(boot, slot, orders, stack):
+    def worker_main(boot, slot, orders, descriptors):
         (tmp_path / f"worker {slot}").write_text(orders)
         return 7
 

@@ -32,6 +32,7 @@ from fabric.workers.forkserver import ForkServer, ignore_interrupts
 from fabric.workers.host import Host
 from fabric.workers.journal import Journal
 from fabric.workers.keeper import Keeper
+from fabric.workers.logs import connect
 from fabric.workers.loop import Loop
 from fabric.workers.outbox import Outbox
 from fabric.workers.preload import preload, settle_threads
@@ -63,16 +64,19 @@ def main() -> None:
     except (EOFError, ConnectionError):
         return
     link.close()
-    status = worker_main(boot, boot.slot, orders, descriptors[0])
+    status = worker_main(boot, boot.slot, orders, descriptors)
     sys.stdout.flush()
     os._exit(status)
 
 
-def worker_main(boot: Any, slot: int, orders: list[bytes], stack: int) -> int:
+def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int]) -> int:
     """Be worker `slot` until told to leave; `orders` are handled before any message. Returns exit status.
 
-    `stack` is a descriptor of where to leave the Python stack in a crash, or when the coordinator asks for it.
+    The first descriptor is where to leave the Python stack in a crash, or when the coordinator asks for it; the
+    others are channels for what is logged and written here.
     """
+    stack, *channels = descriptors
+    connect(boot.config, boot.log_levels, channels)
     _forget_the_parent()
     settle_threads()
     faulthandler.enable(stack)

@@ -42,19 +42,20 @@ class ForkServer:
                     (slot, orders), descriptors = receive_frame(self._link)
                 except (EOFError, ConnectionError):
                     return
-                pidfd = self._fork(slot, orders, descriptors[0])
-                os.close(descriptors[0])
+                pidfd = self._fork(slot, orders, descriptors)
+                for descriptor in descriptors:
+                    os.close(descriptor)
                 if pidfd is None:
                     return
                 poller.register(pidfd, select.POLLIN)
 
-    def _fork(self, slot: int, orders: Any, stack: int) -> int | None:
+    def _fork(self, slot: int, orders: Any, descriptors: list[int]) -> int | None:
         """Fork a worker and tell the coordinator; None when that is gone, and the worker with it."""
         gate, key = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
             os.close(key)
-            self._become_worker(gate, slot, orders, stack)
+            self._become_worker(gate, slot, orders, descriptors)
         os.close(gate)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = slot, pid
@@ -68,7 +69,7 @@ class ForkServer:
             os.close(key)
         return pidfd
 
-    def _become_worker(self, gate: int, slot: int, orders: Any, stack: int) -> NoReturn:
+    def _become_worker(self, gate: int, slot: int, orders: Any, descriptors: list[int]) -> NoReturn:
         status = 1
         try:
             self._link.close()
@@ -76,7 +77,7 @@ class ForkServer:
                 os.close(pidfd)
             if os.read(gate, 1):  # else the key was lost: nobody watches us
                 os.close(gate)
-                status = self._worker_main(self._boot, slot, orders, stack)
+                status = self._worker_main(self._boot, slot, orders, descriptors)
         finally:
             os._exit(status)
 
