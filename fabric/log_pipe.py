@@ -40,8 +40,11 @@ class Reader(Protocol):
     def read(self) -> bool:
         """Hand on what is there; False: that was all for now, or there is nothing more to come (`ended`)."""
 
+    def finish(self) -> None:
+        """Hand on what was kept back, as no more will come."""
+
     def close(self) -> None:
-        """Close it, and hand on what was kept back."""
+        """Close our end. Safe to call twice."""
 
 
 class WorkerOutput:
@@ -87,6 +90,7 @@ class WorkerOutput:
             shares = _LAST_SHARES
             while shares and not reader.ended and reader.read():
                 shares -= 1
+            reader.finish()
         self._close(readers)
 
     def close(self) -> None:
@@ -168,8 +172,11 @@ class Records:
             self._take(piece)
         return True
 
+    def finish(self) -> None:
+        """Do nothing: a frame that is not whole is no record."""
+
     def close(self) -> None:
-        """Close our end."""
+        """Close our end. Safe to call twice."""
         self.ended = True
         self._link.close()
 
@@ -232,13 +239,16 @@ class Lines:
             self._say(line)
         return True
 
+    def finish(self) -> None:
+        """Hand on a last line that has no end."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._say(rest)
+
     def close(self) -> None:
-        """Close our end, and hand on a last line that has none."""
+        """Close our end. Safe to call twice."""
         self.ended = True
         self._pipe.close()
-        if self._rest:
-            self._say(self._rest)
-            self._rest = b""
 
     def _say(self, line: bytes) -> None:
         if _output.isEnabledFor(self._level):

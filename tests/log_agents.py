@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 
-from fabric import Agent
+from fabric import Agent, Fabric
 
 log = logging.getLogger("tests.worker")
 
@@ -56,6 +56,15 @@ def print_and_die(number):
 
 def enabled(name, level):
     return logging.getLogger(name).isEnabledFor(level)
+
+
+def say_in_a_fabric(*what):
+    with Fabric(workers=1) as fab:
+        return fab.spawn_batch(Logger, 1)[0].ask(("say", *what), timeout=60)
+
+
+def write_half_a_line():
+    os.write(1, b"half")
 
 
 def handlers():

@@ -62,13 +62,14 @@ def test_a_record_arrives_as_it_was_logged_and_names_its_worker(heard, start_met
         records = heard.wait_for(2)
 
     assert sorted((record.worker, record.process) for record in records) == [(1, pids[0]), (2, pids[1])]
+    here = logging.makeLogRecord({})
     for record in records:
         assert (record.name, record.levelno, record.levelname) == ("tests.worker", logging.WARNING, "WARNING")
         assert (record.getMessage(), record.args) == ("text and 3", ())
         assert record.processName == f"fabric-worker-{record.worker}"
         assert (record.module, record.funcName, record.threadName) == ("log_agents", "say", "MainThread")
         assert began <= record.created <= time.time()
-        assert abs(record.relativeCreated / 1000 + logging._startTime - record.created) < 0.001
+        assert here.relativeCreated - record.relativeCreated == pytest.approx(1e3 * (here.created - record.created))
 
 
 def test_a_traceback_and_plain_extra_attributes_come_along(heard):
@@ -184,6 +185,28 @@ def test_what_a_worker_wrote_right_before_it_died_arrives_also_without_an_end_of
         with pytest.raises(WorkerLostError):
             _logger(fab).ask(("print_and_die", 7), timeout=PATIENCE)
         assert heard.texts("fabric.output") == ["printed 7", "no end of line, 7"]
+
+
+def test_what_is_logged_in_a_fabric_of_a_worker_comes_through_that_worker(heard):
+    with Fabric(workers=1) as fab:
+        pid = _logger(fab).ask(("say_in_a_fabric", logging.INFO, "from below"), timeout=PATIENCE)
+        [record] = heard.wait_for(1)
+    assert (record.getMessage(), record.worker, record.process) == ("from below", 1, pid)
+
+
+def test_a_forked_child_of_the_coordinator_hands_on_nothing(heard):
+    with Fabric(workers=1, capture_output=True) as fab:
+        _logger(fab).ask(("write_half_a_line",), timeout=PATIENCE)
+        [_, out, _] = fab._supervisor.crew.output._readers[1]
+        deadline = time.monotonic() + PATIENCE
+        while not out._rest:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            os._exit(len(heard.records))
+        assert os.waitpid(child, 0)[1] == 0
+    assert heard.texts("fabric.output") == ["half"]
 
 
 def test_without_forward_logs_workers_log_for_themselves(heard):
