@@ -31,6 +31,7 @@ _HOME = {
     "ClosedError": "fabric.errors",
     "DeadLetter": "fabric.messages",
     "EncodingError": "fabric.errors",
+    "Executor": "fabric.executor",
     "Fabric": "fabric.coordinator",
     "FabricConfig": "fabric.config",
     "FabricError": "fabric.errors",

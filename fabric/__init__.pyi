@@ -16,6 +16,7 @@ from fabric.errors import (
     SpawnError,
     WorkerLostError,
 )
+from fabric.executor import Executor
 from fabric.messages import DeadLetter
 from fabric.seeds import rng, task_generator
 from fabric.statistics import Statistics, WorkerStatistics
@@ -31,6 +32,7 @@ __all__ = [
     "ClosedError",
     "DeadLetter",
     "EncodingError",
+    "Executor",
     "Fabric",
     "FabricConfig",
     "FabricError",

@@ -31,6 +31,11 @@ def deadline_of(timeout: float | None) -> float | None:
     return time.monotonic() + timeout
 
 
+def seconds_left(deadline: float | None) -> float | None:
+    """Return how many seconds there are until a deadline, 0 when it has passed; None: there is none."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 class Replied(Protocol):
     """Replies that arrived together, of one entry: a channel.Received, or one of its records."""
 

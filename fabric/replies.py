@@ -57,6 +57,8 @@ class Replies:
         self._finishes: list[Callable[[], None]] = []  # to be done when the replies in hand are committed
         self._unread = False  # did the last look leave something in the lanes?
         self._closed: FabricError | None = None  # what those get who come too late
+        self._obliging = False  # does somebody lead who would rather leave it to whoever waits?
+        self.drains = 0  # how often it was looked what lies in the lanes
         self.late = 0
         # Told of a stream that begins although nobody reads it, (agent, correlation id): its reader had all of it
         # when its worker died, but that had not committed the question.
@@ -116,6 +118,26 @@ class Replies:
             if not in_time or self._closed is not None:
                 return reached()
         return True
+
+    def lead_if_free(self, reached: Callable[[], bool], deadline: float | None) -> bool:
+        """Drain in the place of all who do not wait, until `reached` or until somebody waits. False: another leads.
+
+        `reached` is looked at when something came, or `wake_leader` was called.
+        """
+        if not self._lead.acquire(False):
+            return False
+        try:
+            self._obliging = True  # then look at the list: who follows is on it before it looks here
+            if not self._followers and not reached():
+                self._lead_until(lambda: bool(self._followers) or reached(), MESSAGES, deadline)
+        finally:
+            self._obliging = False
+            self._leave()
+        return True
+
+    def wake_leader(self) -> None:
+        """Have whoever leads look whether it still has to. Any thread."""
+        self._peer.ring(self._peer.process)
 
     def drain_if_free(self) -> None:
         """Drain what is there, unless somebody does already. Never waits."""
@@ -238,6 +260,7 @@ class Replies:
     def _drain(self, received: Received | None = None) -> None:
         """Take `received`, and what lies in the lanes: all of it, or a good deal. The leader only."""
         receiver, pending = self._receiver, self._pending
+        self.drains += 1
         while self._orders:
             self._orders.popleft()()
         self._unread = False
@@ -305,6 +328,8 @@ class Replies:
         lock.acquire()
         entry.lock = lock
         self._followers.add(lock)
+        if self._obliging:
+            self.wake_leader()
         try:
             return self._sleep(lock, lambda: entry.done, deadline)
         finally:
@@ -317,7 +342,7 @@ class Replies:
         lock.acquire()
         self._wanted[reason] += 1
         self._followers.add(lock)
-        if not reason & self._awaited:
+        if self._obliging or not reason & self._awaited:
             self._peer.ring(self._peer.process)  # the leader sleeps for other reasons: let it take in ours
         try:
             return self._sleep(lock, lambda: self._closed is not None, deadline)

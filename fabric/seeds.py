@@ -9,7 +9,9 @@ Whoever runs tasks says before each which it is (`set_current`, the price of a c
 asks for `fabric.rng()`, and numpy is loaded then. A coroutine keeps the task that it was begun in.
 """
 
+import contextlib
 import operator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -66,6 +68,16 @@ def rng() -> Any:
 def set_current(seed: Seed | None, index: int) -> None:
     """Say which task runs from here on, for `rng`; None for one without a seed. For those who run tasks."""
     _current.set(None if seed is None else [seed, index, None])
+
+
+@contextlib.contextmanager
+def seeded(seed: Seed, index: int) -> Iterator[None]:
+    """Be the task of this index under `seed` for the time of a `with`."""
+    token = _current.set([seed, index, None])
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def _require_whole(name: str, value: Any) -> None:

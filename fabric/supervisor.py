@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from fabric.config import FabricConfig, usable_cpus
 from fabric.counters import CLOSING, LEFT, PID
@@ -78,6 +78,8 @@ class Supervisor:
         self._died_ns: dict[int, int] = {}  # by slot, monotonic clock
         self._obstacle = ""  # why a worker could last not be started
         self._reliefs: dict[int, deque[str]] = {}  # by slot: why workers there are to leave, in the order of the lane
+        # Told who died of what, and is given up with that or not; in the supervisor thread. None: we killed it.
+        self.watchers: list[Callable[[int, WorkerLostError | None, bool], None]] = []
         self.restarts = 0
         self.recycled = 0  # workers that were replaced for a reason of ours, at a good moment
         self.ended = 0  # workers that we killed for the message they had in hand
@@ -224,7 +226,9 @@ class Supervisor:
             self._blame(death, victim, error, why)
         if isinstance(decision, GiveUp):
             self._give_up(death.slot, error, decision.reason)
+            self._tell_watchers(death.slot, error, given_up=True)
             return
+        self._tell_watchers(death.slot, error)
         if not death.why:
             _log.warning("%s; a successor takes over its %d agents", error, self._directory.count(death.slot))
             self.restarts += 1
@@ -254,7 +258,12 @@ class Supervisor:
         self._progress[death.slot] = self._peer.progress(death.slot)
         policy.died(time.monotonic(), True)
         self._skip(death.slot, SkipOrder(victim.lane, victim.position, error))
+        self._tell_watchers(death.slot, None)
         self.crew.call_later(0, lambda: self._succeed(death.slot))
+
+    def _tell_watchers(self, slot: int, error: WorkerLostError | None, given_up: bool = False) -> None:
+        for watcher in self.watchers:
+            watcher(slot, error, given_up)
 
     def _had_begun(self, death: Death) -> bool:
         """Had this worker taken over its slot? Else what lies there is its predecessor's, which has been looked at."""

@@ -31,6 +31,7 @@ PUBLIC = ERRORS | {
     "ArrayAgents",
     "ArrayGroup",
     "DeadLetter",
+    "Executor",
     "Fabric",
     "FabricConfig",
     "Shared",

@@ -1,0 +1,156 @@
+"""Be what the coordinator knows of one worker that runs tasks: what it has in hand, how much more it may have.
+
+Tasks of a seat are numbered in the index of their correlation ids, whose token is the seat's: a batch of replies
+is then taken by one entry in one go. A worker takes its tasks in order, so numbers come round long after their
+tasks are done; a reply that comes twice, after a crash, finds its number gone.
+"""
+
+import time
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from fabric.agent import AgentRef
+from fabric.channel import Sender, make_batch
+from fabric.codec import joined
+from fabric.errors import FabricError
+from fabric.messages import INDEX_MASK, MESSAGE, PICKLE
+from fabric.pace import Pace
+from fabric.pending import Entry, Failed, Finish, Replied
+from fabric.recycling import Service
+from fabric.task_future import TaskFuture
+
+_BYTES_AHEAD = 1 << 20  # of tasks in a lane: it never fills
+
+Outcome = tuple[TaskFuture, Any]
+
+
+class Seat(Entry):
+    """One worker slot. All but `accept` and `fail` is called with the pool's lock held."""
+
+    __slots__ = (
+        "_deliver",
+        "_next",
+        "_senders",
+        "bytes_ahead",
+        "first_token",
+        "in_flight",
+        "most",
+        "pace",
+        "runners",
+        "service",
+        "slot",
+        "solo",
+        "taken",
+        "used",
+    )
+    stays = True  # replies come as long as there is a worker
+
+    def __init__(
+        self,
+        slot: int,
+        sender: Sender,
+        target: float,
+        deliver: Callable[["Seat", Replied], Finish | None],
+        most: float,
+    ) -> None:
+        """`most` is how many tasks a worker runs in its life."""
+        super().__init__((slot,))
+        self.slot = slot
+        self.runners: dict[bool, AgentRef] = {}  # by TaskOptions.once
+        self.first_token = 0  # correlation id of number 0
+        self.in_flight: dict[int, TaskFuture] = {}
+        self.bytes_ahead = 0
+        self.pace = Pace(target)
+        self.most = most
+        self.solo = False  # it has a task that may be stopped: nothing may be behind it
+        self.taken = 0  # tasks that this worker was given in its life
+        self.service: Service | None = None  # how long it has served, where that counts
+        self.used = 0  # tasks that this seat was given, of all workers
+        self._senders = sender
+        self._next = 0
+        self._deliver = deliver
+
+    def accept(self, replies: Replied) -> Finish | None:
+        """Take replies: see Entry."""
+        return self._deliver(self, replies)
+
+    def fail(self, slot: int, error: FabricError) -> Finish | None:
+        """Give up what this worker owes: it has no successor."""
+        return self._deliver(self, _Lost(self.first_token, list(self.in_flight), error))
+
+    def room(self) -> int:
+        """Return how many more tasks it may have."""
+        if self.solo or self.bytes_ahead >= _BYTES_AHEAD:
+            return 0
+        return int(min(self.pace.limit - len(self.in_flight), self.most - self.taken))
+
+    def bytes_left(self) -> int:
+        """Return how many bytes of tasks it may still have."""
+        return _BYTES_AHEAD - self.bytes_ahead
+
+    def send(self, tasks: list[TaskFuture]) -> int:
+        """Send tasks that are treated alike; return how many found room."""
+        now = time.monotonic()
+        if not self.in_flight:
+            self.pace.begin(now)
+        if len(tasks) == 1:
+            sent = int(self._send_one(tasks[0]))
+        else:
+            tasks = tasks[: INDEX_MASK + 1 - self._next]  # numbers in a row
+            sent = self._send_batch(tasks)
+        for index, task in enumerate(tasks[:sent], self._next):
+            task.slot, task.index, task.sent_at = self.slot, index, now
+            self.in_flight[index] = task
+            self.bytes_ahead += len(task.data)
+        self._next = self._next + sent & INDEX_MASK
+        self.taken += sent
+        self.used += sent
+        return sent
+
+    def take(self, correlations: list[int], bodies: list[Any]) -> list[Outcome]:
+        """Match replies with the tasks that they answer; those that answer none are left out."""
+        found: list[Outcome] = []
+        pop = self.in_flight.pop
+        for correlation, body in zip(correlations, bodies, strict=True):
+            task = pop(correlation & INDEX_MASK, None)
+            if task is not None:
+                self.bytes_ahead -= len(task.data)
+                found.append((task, body))
+        if found:
+            self.pace.observe(len(found), time.monotonic())
+            self.solo = False
+        return found
+
+    def forget_worker(self) -> None:
+        """Take note that another process takes over."""
+        self.taken = 0
+        self.service = None
+        self.pace.forget()
+
+    def _send_one(self, task: TaskFuture) -> bool:
+        address = self.runners[task.options.once].address
+        meta = MESSAGE | task.encoding << 16
+        return self._senders.send_one(meta, address, self.first_token | self._next, task.data)
+
+    def _send_batch(self, tasks: list[TaskFuture]) -> int:
+        address = self.runners[tasks[0].options.once].address
+        encoded = joined(PICKLE, None, [task.data for task in tasks])  # type: ignore[misc]  # none is a Parcel
+        batch = make_batch(MESSAGE, encoded, address, len(tasks)).numbered_from(self.first_token | self._next)
+        self._senders.put(batch)
+        return batch.done
+
+
+class _Lost:
+    """Replies that will not come, as if they had."""
+
+    step = 0
+
+    def __init__(self, first: int, indexes: list[int], error: FabricError) -> None:
+        self.correlation = first
+        self.bodies: list[Any] = [Failed(error)] * len(indexes)
+        self._correlations = array("Q", [first | index for index in indexes])
+
+    def correlations(self) -> list[int]:
+        """The correlation id of each."""
+        return list(self._correlations)

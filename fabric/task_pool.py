@@ -1,0 +1,327 @@
+"""Run functions on the workers of a fabric: what Executor, Pool and the joblib backend stand on.
+
+    submit ──▶ TaskQueue ──▶ Seat of a worker ──▶ lane ──▶ TaskRunner ──▶ lane ──▶ Seat.accept ──▶ TaskFuture
+               (waits here)   (has no more ahead than a few ms of work)         (in whichever thread drains)
+
+Tasks wait in the coordinator, by priority, and a worker has no more of them ahead than it does in two milliseconds
+(fabric.pace): so they can be cancelled, and none waits behind a long one. There is no thread in between: who
+submits sends, who waits for a result drains and sends what that made room for. The steward (fabric.steward)
+does so when nobody else does, and all that may take long: starting workers, encoding large tasks, time limits.
+
+Locks: `lock` guards queue and seats; it is held while something is sent, never while a user's code runs.
+"""
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures._base import CANCELLED, PENDING, RUNNING
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from fabric.callables import FunctionCache
+from fabric.codec import dump_pickle
+from fabric.errors import EncodingError, FabricError
+from fabric.messages import PICKLE
+from fabric.pending import Finish, Replied, deadline_of
+from fabric.seat import Outcome, Seat
+from fabric.steward import Steward
+from fabric.task_crew import TaskCrew
+from fabric.task_errors import outcome
+from fabric.task_future import TaskFuture, TaskOptions, Waiter
+from fabric.task_queue import TaskQueue
+from fabric.task_settings import PoolSettings
+
+_LOOK_EACH = 32  # submissions: then replies are drained, which makes room for what waits
+_PENDING = "A process in the process pool was terminated abruptly while the future was running or pending."
+_SMALL = frozenset({int, float, complex, bool, type(None), slice, range})  # types of arguments that are never large
+
+
+class TaskPool:
+    """Tasks, and the workers that run them. Any thread may call any method."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
+        self.lock = threading.Lock()
+        self.queue = TaskQueue()
+        self.crew = TaskCrew(settings, self)
+        self.steward = Steward(self)
+        self.functions = FunctionCache()
+        self.unfinished = 0  # tasks that are neither done nor cancelled
+        self.closing = False  # no more tasks are taken
+        self.broken: str | None = None
+        self.late = 0
+        self._closed_by = "shutdown"
+        self._idle = 0  # workers that had nothing to do when it was last looked, less tasks since
+        self._since_look = 0
+        self._large_from = settings.config.arena_threshold
+
+    def submit(self, options: TaskOptions, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture:
+        """Take a task. What cannot be pickled is told by its future."""
+        self.check_open()
+        future = TaskFuture(self, options)
+        future.function = function
+        self._expect_worker()
+        try:
+            data = self.functions.dump(function)
+            call = (function if data is None else data, args, kwargs)
+            if self._is_large(args, kwargs):
+                future.call = call
+            else:
+                future.data, future.encoding = dump_pickle(call), PICKLE
+                self._put_off_if_large(future, call)
+        except EncodingError as error:
+            future.forget_call()
+            future.settle(None, error.__cause__ or error)
+            return future
+        self._enter(future)
+        return future
+
+    def submit_call(self, options: TaskOptions, call: tuple[Any, ...], function: Any) -> TaskFuture:
+        """Take a task in the form that fabric.task_runner says. EncodingError: it cannot be pickled."""
+        self.check_open()
+        future = TaskFuture(self, options)
+        future.function = function
+        self._expect_worker()
+        future.data, future.encoding = dump_pickle(call), PICKLE
+        self._put_off_if_large(future, call)
+        self._enter(future)
+        return future
+
+    def _put_off_if_large(self, future: TaskFuture, call: tuple[Any, ...]) -> None:
+        """Have a task that turned out large encoded anew, without copies, when a worker has room for it."""
+        if len(future.data) >= self._large_from:
+            future.call, future.data = call, b""
+
+    def check_open(self) -> None:
+        """Raise what a task gets that comes too late: RuntimeError, BrokenProcessPool."""
+        if self.broken is not None:
+            raise BrokenProcessPool(self.broken)
+        if self.closing:
+            raise RuntimeError(f"cannot schedule new futures after {self._closed_by}")
+
+    def _is_large(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """May this have so many bytes that it goes through the arena, and waits until there is room?"""
+        most = self._large_from
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if type(value) not in _SMALL:
+                size = len(value) if type(value) in (bytes, str, bytearray) else getattr(value, "nbytes", 0)
+                if type(size) is int and size >= most:
+                    return True
+        return False
+
+    def _expect_worker(self) -> None:
+        """Have a worker started for the task that comes, if none is idle and there may be more."""
+        if self._idle > 0:
+            self._idle -= 1
+        elif self.crew.wanted < self.settings.max_workers:
+            self.crew.want_one_more()
+
+    def _enter(self, future: TaskFuture) -> None:
+        with self.lock:
+            if self.broken is not None:
+                raise BrokenProcessPool(self.broken)
+            self.unfinished += 1
+            self.queue.add(future)
+            self.dispatch()
+        if future.call is not None:  # large: it is encoded when a worker has room for it
+            self.steward.call()
+        self.steward.notice()
+        self._since_look += 1
+        if self._since_look >= _LOOK_EACH:
+            self.look()
+
+    # Sending.
+
+    def dispatch(self) -> None:
+        """Send what workers have room for. With the lock held."""
+        queue = self.queue
+        while queue.count:
+            task = queue.peek()
+            assert task is not None
+            if task.call is not None or (seat := self.best_seat(task)) is None:
+                return
+            if task.options.timeout is not None:
+                tasks = [queue.pop()]
+            else:
+                share = -(-queue.count // len(self.crew.seats))
+                tasks = queue.take(min(seat.room(), max(1, share)), seat.bytes_left())
+            if not self._send(seat, tasks):
+                return
+
+    def _send(self, seat: Seat, tasks: list[TaskFuture]) -> bool:
+        try:
+            sent = seat.send(tasks)
+        except FabricError:  # its worker is given up, or the fabric closed: those who know of it settle the rest
+            sent = 0
+        for task in tasks[:sent]:
+            task._state = RUNNING
+        if sent and tasks[0].options.timeout is not None:
+            seat.solo = True
+            self.steward.watch(tasks[0])
+        if seat.taken >= seat.most:
+            self.crew.recycle(seat, f"after {seat.taken:,} tasks")
+        if sent < len(tasks):
+            self.queue.put_back(tasks[sent:])
+        return sent > 0
+
+    def best_seat(self, task: TaskFuture) -> Seat | None:
+        """Return the worker with the least to do that has room; of idle ones the last that was given something."""
+        best = None
+        for seat in self.crew.ready(task.options):
+            if seat.room() <= 0 or (task.options.timeout is not None and seat.in_flight):
+                continue
+            if best is None or (len(seat.in_flight), -seat.used) < (len(best.in_flight), -best.used):
+                best = seat
+        return best
+
+    # What comes back.
+
+    def deliver(self, seat: Seat, replies: Replied) -> Finish | None:
+        """Take replies of one worker, in the thread that drains; what they make room for is sent first."""
+        with self.lock:
+            found = seat.take(replies.correlations(), replies.bodies)
+            self.late += len(replies.bodies) - len(found)
+            if self.queue.count:
+                self.dispatch()
+            else:
+                self._idle = sum(not other.in_flight for other in self.crew.seats.values())
+        return self._finish(found)
+
+    def _finish(self, found: list[Outcome]) -> Finish | None:
+        called = self._settle([(task, *outcome(body, self.name_of(task))) for task, body in found])
+        return (lambda: _run_callbacks(called)) if called else None
+
+    def name_of(self, task: TaskFuture) -> str:
+        """Return what a task is called in errors: its function."""
+        return self.name_of_function(task.function)
+
+    @staticmethod
+    def name_of_function(function: Any) -> str:
+        """Return what a function is called in errors."""
+        return getattr(function, "__qualname__", None) or repr(function)
+
+    def settle_one(self, task: TaskFuture, error: BaseException) -> None:
+        """Fail a task that was taken from the queue, or from its worker. The steward only."""
+        task._state = RUNNING
+        _run_callbacks(self._settle([(task, None, error)]))
+
+    def _settle(self, rows: Iterable[tuple[TaskFuture, Any, BaseException | None]]) -> list[TaskFuture]:
+        """Complete tasks, but those that were stopped and settled before; return those with callbacks."""
+        called, count = [], 0
+        for task, value, error in rows:
+            if task._state != RUNNING:
+                continue
+            count += 1
+            follower = task.forget_call()
+            if task.settle(value, error):
+                called.append(task)
+            if follower is not None:
+                follower(task)
+        with self.lock:
+            self.unfinished -= count
+        if self.closing and not self.unfinished:
+            self.steward.call()
+        return called
+
+    # Waiting.
+
+    def wait(self, future: TaskFuture, timeout: float | None) -> None:
+        """Wait until a future is done, or the time is up, draining meanwhile."""
+        deadline = deadline_of(timeout)
+        waiter = Waiter()
+        future._awaited.append(waiter)
+        try:
+            if not future.done():
+                self.crew.wait(waiter, deadline)
+        finally:
+            future._awaited.remove(waiter)
+
+    def look(self) -> None:
+        """Take what has come, unless another thread does already."""
+        self._since_look = 0
+        self.crew.drain()
+
+    def attend(self) -> None:
+        """Have the steward drain: somebody waits who does not."""
+        self.steward.attend()
+
+    # Leaving.
+
+    def cancel(self, task: TaskFuture) -> bool:
+        """Cancel a task, where it waits or (unless `strict`) where it runs. False: it is done, or goes on."""
+        with self.lock:
+            if task._state == RUNNING and not self.settings.strict:
+                self.steward.stop(task, "cancelled")
+            elif not self.queue.discard(task):
+                return False
+            self.unfinished -= 1
+            task._state = CANCELLED
+        self._drop([task])
+        return True
+
+    def cancel_waiting(self, task: TaskFuture) -> None:
+        """Cancel a task, unless a worker has it."""
+        with self.lock:
+            if not self.queue.discard(task):
+                return
+            self.unfinished -= 1
+            task._state = CANCELLED
+        self._drop([task])
+
+    def cancel_pending(self) -> None:
+        """Cancel all tasks that no worker has."""
+        with self.lock:
+            tasks = self.queue.clear()
+            self.unfinished -= len(tasks)
+            for task in tasks:
+                task._state = CANCELLED
+        self._drop(tasks)
+
+    def _drop(self, tasks: list[TaskFuture]) -> None:
+        for task in tasks:
+            task.forget_call()
+            task.set_cancelled()
+        if self.closing and not self.unfinished:
+            self.steward.call()
+
+    def leave(self, at_exit: bool = False) -> None:
+        """Take no more tasks; the workers leave when those there are have been done. Returns at once."""
+        if at_exit:
+            self._closed_by = "interpreter shutdown"
+        self.closing = True
+        if self.steward.thread is not None:
+            self.steward.attend()
+            self.steward.call()
+
+    def join(self) -> None:
+        """Wait until the workers have left."""
+        self.steward.join()
+
+    def fail(self, text: str, cause: BaseException | None = None) -> None:
+        """Break the pool: all tasks are lost, and none is taken any more."""
+        with self.lock:
+            if self.broken is not None:
+                return
+            self.broken = text
+            tasks = self.queue.clear()
+            for seat in self.crew.seats.values():
+                tasks += seat.in_flight.values()
+                seat.in_flight.clear()
+            for task in tasks:
+                if task._state == PENDING:
+                    task._state = RUNNING
+        rows = []
+        for task in tasks:
+            error = BrokenProcessPool(f"{_PENDING} {text}")
+            error.__cause__ = cause
+            rows.append((task, None, error))
+        _run_callbacks(self._settle(rows))
+        self.steward.call()
+
+    def call(self) -> None:
+        """Have the steward do its chores."""
+        self.steward.call()
+
+
+def _run_callbacks(tasks: list[TaskFuture]) -> None:
+    for task in tasks:
+        task.run_callbacks()
