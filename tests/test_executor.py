@@ -289,7 +289,7 @@ def test_map_takes_an_endless_iterable_when_it_is_told_how_far(executor: Executo
 
 
 def test_map_times_out_from_its_call_on(executor: Executor) -> None:
-    results = executor.map(work.sleep_and_return, [0, 0, 1.0], timeout=0.5)
+    results = executor.map(work.sleep_and_return, [0, 0, 5.0], timeout=2.5)
     assert [next(results), next(results)] == [None, None]
     with pytest.raises(TimeoutError):
         next(results)
