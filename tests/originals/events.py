@@ -1,0 +1,23 @@
+"""What a driver tells: one JSON object a line, in a pipe that its tests do not know of."""
+
+import faulthandler
+import json
+import os
+import sys
+
+
+class Events:
+    """The driver's end: which tests there are, which one starts, how each ended."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_inheritable(fd, False)
+
+    def tell(self, event: str, **facts: object) -> None:
+        os.write(self._fd, (json.dumps({"event": event, **facts}) + "\n").encode())
+
+
+def job() -> tuple[dict, Events]:
+    """Return what this driver was started for: `modules`, `select`, `prefix`, `done`; and where it tells what happens."""
+    faulthandler.enable()  # SIGABRT, by which a test over its limit is ended, shows where it stood
+    return json.loads(sys.argv[1]), Events(int(sys.argv[2]))

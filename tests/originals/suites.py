@@ -1,0 +1,60 @@
+"""The table of the originals' suites: which tests of which modules, and what is redirected to us while they run.
+
+A suite runs in parts, each in a process of its own. Left out is what never touches our classes: tests of threads and of
+managers, which have pools and queues of their own.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+
+METHODS = ("fork", "forkserver", "spawn")
+FUTURES = ("process_pool", "shutdown", "wait", "as_completed", "deadlock", "init")
+
+POOL = r"WithProcessesTestPool|TestInitializers\.test_pool|TestPoolNotLeak|TestStdin\w*\.test_pool|MiscTestCase\.test_large_pool"
+QUEUES = r"WithProcessesTestQueue|TestSimpleQueue|TestStdin\w*\.test_queue|TestStartMethod\.test_(mixed|nested)"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tests that one process runs. `select` is searched for in the id of a test; ids begin with `prefix`."""
+
+    suite: str
+    name: str
+    driver: str
+    modules: tuple[str, ...]
+    select: str = ""
+    prefix: str = ""
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _modules(*candidates: str) -> tuple[str, ...]:
+    """Return those modules that this Python has: its versions split their tests in different ways."""
+    return tuple(module for module in candidates if _there(module))
+
+
+def parts(suite: str) -> list[Part]:
+    """Return the parts of a suite; one without modules is of a Python whose tests are not installed."""
+    if suite == "joblib":
+        return [Part(suite, suite, "drive_pytest", _modules("joblib.test.test_parallel"))]
+    if suite == "executor":
+        whole = "test.test_concurrent_futures"
+        modules = _modules(*(f"{whole}.test_{name}" for name in FUTURES)) or _modules(whole)
+        chosen = {"fork": "^ProcessPoolFork(?!server)", "forkserver": "^ProcessPoolForkserver", "spawn": "^ProcessPoolSpawn"}
+        chosen["spawn"] += "|^FailingInitializerResources"
+        return [Part(suite, f"{suite} {method}", "drive_unittest", modules, chosen[method]) for method in METHODS]
+    found = []
+    for method in METHODS:
+        whole = f"test.test_multiprocessing_{method}"
+        modules = _modules(f"{whole}.test_processes", f"{whole}.test_misc") or _modules(whole)
+        select = POOL if suite == "pool" else QUEUES
+        found.append(Part(suite, f"{suite} {method}", "drive_unittest", modules, select, f"{method}:"))
+    return found
+
+
+SUITES = ("executor", "pool", "queues", "joblib")
