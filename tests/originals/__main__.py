@@ -14,6 +14,7 @@ from tests.originals import jobs, report
 from tests.originals.suites import SUITES, Part, parts
 from tests.originals.verdict import Outcomes, different, judge
 
+CPUS = len(os.sched_getaffinity(0))
 EXPLANATIONS = Path(__file__).with_name("differences.toml")
 
 
@@ -21,10 +22,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/originals", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all by default")
     parser.add_argument("-k", dest="select", default="", metavar="PATTERN", help="only tests whose names match")
-    parser.add_argument("--subject", default="fabric", choices=("fabric", "same", "faulty"), help="whom to judge: us, the original "
-                        "once more, or a class that fails, which has to be noticed")  # fmt: skip
+    subjects = "whom to judge: us, the original once more, or a class that fails, which has to be noticed"
+    parser.add_argument("--subject", default="fabric", choices=("fabric", "same", "faulty"), help=subjects)
     parser.add_argument("--limit", type=float, default=60, metavar="SECONDS", help="for one test (60)")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="parts that run at once (one for each CPU)")
+    parser.add_argument("--jobs", type=int, default=CPUS, help="parts that run at once (one for each CPU)")
     parser.add_argument("--tests", default="", metavar="FOLDER", help="more modules of the package `test`")
     options = parser.parse_args()
     for suite in set(options.suites) - set(SUITES):
@@ -32,16 +33,12 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _again_alone(part: Part, side: jobs.Side, original: Outcomes, ours: Outcomes) -> list[str]:
+def _again(part: Part, side: jobs.Side, original: Outcomes, ours: Outcomes) -> list[str]:
     """Repeat, with nothing beside them, tests that may have failed for want of CPU; return those that now pass."""
-    steady = []
-    for name in different(original, ours):
-        if name in original:
-            words = "^" + name.removeprefix(part.prefix).replace(".", r"\.") + "$" if part.driver == "drive_unittest" else ""
-            again, _ = jobs.run(replace(part, name=f"{part.name} again"), replace(side, select=words)) if words else ({}, 0)
-            if again.get(name) and again[name].kind == "passed" and all(o.kind != "failed" for o in again.values()):
-                ours[name] = again[name]
-                steady.append(name)
+    failed = [name for name in different(original, ours) if name in original]
+    again, _ = jobs.run(part, side, only=failed) if failed else ({}, 0)
+    steady = [name for name in failed if again[name].kind == "passed"]
+    ours.update({name: again[name] for name in steady})
     return steady
 
 
@@ -57,13 +54,14 @@ def main() -> int:
     for part in [part for part in chosen if not part.modules]:
         print(f"*** {part.name}: skipped: this Python has no such tests ***", file=sys.stderr)
         chosen.remove(part)
-    print(f"CPython {platform.python_version()}, {len(os.sched_getaffinity(0))} CPUs; logs in {jobs.LOGS}", flush=True)
+    print(f"CPython {platform.python_version()}, {CPUS} CPUs; logs in {jobs.LOGS}", flush=True)
     with ThreadPoolExecutor(options.jobs) as executor:
-        runs = {(part, side.subject): executor.submit(jobs.run, part, side) for part in chosen for side in (original, ours)}
+        pairs = [(part, side) for part in chosen for side in (original, ours)]
+        runs = {(part, side.subject): executor.submit(jobs.run, part, side) for part, side in pairs}
     rows, good = {}, True
     for part in chosen:
         (before, _), (after, _) = runs[part, "original"].result(), runs[part, ours.subject].result()
-        unsteady = _again_alone(part, ours, before, after) if ours.subject == "fabric" else []
+        unsteady = _again(part, ours, before, after) if ours.subject == "fabric" else []
         row = rows.setdefault(part.suite, report.Row(part.suite))
         row.add(before, runs[part, "original"].result()[1], after, runs[part, ours.subject].result()[1], unsteady)
     for row in rows.values():

@@ -1,25 +1,26 @@
 """Run pytest's tests of some modules one after another, and tell how each ended (see events.py)."""
 
+import re
 import sys
 
 import pytest
 
-from tests.originals.events import job
+from tests.originals.events import chosen, job
 
 
 class Reporter:
     """A plugin that tells of each test what came of its set-up, call and teardown together."""
 
     def __init__(self, wanted, events):
-        self._events, self._done = events, set(wanted["done"])
-        self._prefix, self._worst = wanted["prefix"], None
+        self._events, self._wanted, self._worst = events, wanted, None
 
     def _name(self, nodeid):
-        return self._prefix + nodeid.partition("::")[2]
+        return self._wanted["prefix"] + nodeid.partition("::")[2]
 
     def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if re.search(self._wanted["select"], self._name(item.nodeid))]
         self._events.tell("collected", ids=[self._name(item.nodeid) for item in items])
-        items[:] = [item for item in items if self._name(item.nodeid) not in self._done]
+        items[:] = [item for item in items if chosen(self._name(item.nodeid), self._wanted)]
 
     def pytest_runtest_logstart(self, nodeid):
         self._worst = ("passed", "")
@@ -37,9 +38,8 @@ class Reporter:
 
 def main():
     wanted, events = job()
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:timeout", "-p", "no:benchmark", "-c", "/dev/null", "--rootdir=."]
-    chosen = ["-k", wanted["select"]] if wanted["select"] else []
-    return pytest.main([*options, *chosen, "--pyargs", *wanted["modules"]], plugins=[Reporter(wanted, events)])
+    command = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir=.", "--pyargs", *wanted["modules"]]
+    return pytest.main(command, plugins=[Reporter(wanted, events)])
 
 
 if __name__ == "__main__":

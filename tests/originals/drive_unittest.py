@@ -1,14 +1,14 @@
 """Run unittest's test cases of some modules one after another, and tell how each ended (see events.py).
 
-CPython's own checks stay on: children that were left (`reap_children`), threads and processes that dangle. They only set
-`support.environment_altered`; here a test that sets it has failed.
+CPython's own checks stay on: children that were left (`reap_children`), threads and processes that dangle. They only
+set `support.environment_altered`; here a test that sets it has failed.
 """
 
 import re
 import sys
 import unittest
 
-from tests.originals.events import job
+from tests.originals.events import chosen, job
 
 
 class Result(unittest.TestResult):
@@ -19,13 +19,13 @@ class Result(unittest.TestResult):
         self._events, self._name_of = events, name_of
         self._worst, self._last = None, "set-up"
 
-    def startTest(self, test):  # noqa: N802
+    def startTest(self, test):
         self.settle()
         super().startTest(test)
         self._worst, self._last = ("passed", ""), self._name_of(test)
         self._events.tell("start", id=self._last)
 
-    def stopTest(self, test):  # noqa: N802
+    def stopTest(self, test):
         super().stopTest(test)
         if self._altered() and self._worst[0] == "passed":
             self._worst = ("failed", "left children, threads or processes behind (see the log)")
@@ -53,24 +53,24 @@ class Result(unittest.TestResult):
         else:
             self._worst = ("failed", detail)
 
-    def addError(self, test, err):  # noqa: N802
+    def addError(self, test, err):
         self._failed(test, err)
 
-    def addFailure(self, test, err):  # noqa: N802
+    def addFailure(self, test, err):
         self._failed(test, err)
 
-    def addSubTest(self, test, subtest, err):  # noqa: N802
+    def addSubTest(self, test, subtest, err):
         if err is not None:
             self._failed(test, err)
 
-    def addSkip(self, test, reason):  # noqa: N802
+    def addSkip(self, test, reason):
         if self._worst is not None:
             self._worst = ("skipped", reason)
 
-    def addExpectedFailure(self, test, err):  # noqa: N802
+    def addExpectedFailure(self, test, err):
         self._worst = ("skipped", "is expected to fail")
 
-    def addUnexpectedSuccess(self, test):  # noqa: N802
+    def addUnexpectedSuccess(self, test):
         self._worst = ("failed", "was expected to fail")
 
 
@@ -97,9 +97,8 @@ def main():
     if "test.support" in sys.modules:
         sys.modules["test.support"].verbose = 0
     events.tell("collected", ids=list(cases))
-    done = set(wanted["done"])
     result = Result(events, name_of)
-    unittest.TestSuite(case for name, case in cases.items() if name not in done).run(result)
+    unittest.TestSuite(case for name, case in cases.items() if chosen(name, wanted)).run(result)
     result.settle()
 
 

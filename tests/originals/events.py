@@ -18,6 +18,11 @@ class Events:
 
 
 def job() -> tuple[dict, Events]:
-    """Return what this driver was started for: `modules`, `select`, `prefix`, `done`; and where it tells what happens."""
+    """Return what this driver was started for (see jobs.py), and where it tells what happens."""
     faulthandler.enable()  # SIGABRT, by which a test over its limit is ended, shows where it stood
     return json.loads(sys.argv[1]), Events(int(sys.argv[2]))
+
+
+def chosen(name: str, wanted: dict) -> bool:
+    """Return whether a test is to run: it has not yet, and is among those that were named, if any were."""
+    return name not in wanted["done"] and (not wanted["only"] or name in wanted["only"])

@@ -4,8 +4,8 @@
       │         │
       └─ pipe ──┘ one line an event
 
-A test over its limit is ended with its whole session, and counts as failed; so does one that takes its process along. A new
-driver goes on with the tests that are left.
+A test over its limit is ended with its whole session, and counts as failed; so does one that takes its process along. A
+new driver goes on with the tests that are left.
 """
 
 import json
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,22 +40,20 @@ class Side:
 
     def environment(self, part: Part) -> dict[str, str]:
         paths = (str(Path(__file__).parent / "site"), str(ROOT))
-        names = {"PYTHONPATH": os.pathsep.join(paths), "ORIGINALS_SUBJECT": self.subject, "ORIGINALS_TARGET": part.suite}
-        return {**os.environ, **names, "ORIGINALS_TESTS": self.more_tests, "PYTHONDONTWRITEBYTECODE": "1"}
+        names = {"ORIGINALS_SUBJECT": self.subject, "ORIGINALS_TARGET": part.suite, "ORIGINALS_TESTS": self.more_tests}
+        return {**os.environ, **names, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class _Driver:
     """One process that runs tests; `run` reads its events until it has ended or one takes too long."""
 
-    def __init__(self, part: Part, side: Side, done: Outcomes, folder: str, log) -> None:
-        wanted = {"modules": part.modules, "select": side.select or part.select, "prefix": part.prefix, "done": list(done)}
+    def __init__(self, part: Part, side: Side, wanted: dict, log) -> None:
         self._log, self._part, self._side = log, part, side
         self.current, self._since, self._log_at = None, time.monotonic(), log.tell()
         self._events, told = os.pipe()
         command = (sys.executable, "-m", f"tests.originals.{part.driver}", json.dumps(wanted), str(told))
-        self._process = subprocess.Popen(
-            command, cwd=folder, env=side.environment(part), pass_fds=(told,), start_new_session=True, stdout=log, stderr=log
-        )
+        where = {"cwd": wanted["folder"], "env": side.environment(part), "stdout": log, "stderr": log}
+        self._process = subprocess.Popen(command, pass_fds=(told,), start_new_session=True, **where)
         os.close(told)
         self.collected: list[str] = []
 
@@ -71,7 +70,7 @@ class _Driver:
                 *lines, rest = (rest + told).split(b"\n")
                 for line in lines:
                     self._take(json.loads(line), found)
-                if not told and (pidfd in ready or left <= 0):  # a child that was forked may keep the pipe open, so no end of file
+                if not told and (pidfd in ready or left <= 0):  # a child that was forked may keep the pipe open
                     break
                 if not told and self._events in ready:  # the driver is about to end, or has been closed behind our back
                     selector.unregister(self._events)
@@ -102,7 +101,8 @@ class _Driver:
             _kill(process)
         code = self._process.wait()
         if over:
-            found[self.current or f"the end of {self._part.name}"] = self._failed(f"not done after {self._side.limit:.0f} s")
+            name = self.current or f"the end of {self._part.name}"
+            found[name] = self._failed(f"not done after {self._side.limit:.0f} s")
         elif self.current is not None:
             found[self.current] = self._failed(f"took its process along, which ended with {code}")
         elif code not in (0, 1):
@@ -134,20 +134,23 @@ def _kill(process: psutil.Process) -> None:
         pass
 
 
-def run(part: Part, side: Side) -> tuple[Outcomes, float]:
-    """Run the tests of a part; return how each ended, and the seconds that took."""
+def run(part: Part, side: Side, only: Iterable[str] = ()) -> tuple[Outcomes, float]:
+    """Run the tests of a part, or those of them that are named; return how each ended, and the seconds that took."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    began, found, collected = time.monotonic(), {}, []
-    with (LOGS / f"{part.name}-{side.subject}.log".replace(" ", "-")).open("wb") as log:
+    began, found, collected, only = time.monotonic(), {}, [], list(only)
+    again = "-again" if only else ""
+    with (LOGS / f"{part.name}-{side.subject}{again}.log".replace(" ", "-")).open("wb") as log:
         while True:
             with tempfile.TemporaryDirectory() as folder:
-                driver = _Driver(part, side, found, folder, log)
+                wanted = {"modules": part.modules, "select": side.select or part.select, "prefix": part.prefix}
+                wanted |= {"only": list(only), "done": list(found), "folder": folder}
+                driver = _Driver(part, side, wanted, log)
                 before = len(found)
                 finished = driver.run(found)
             collected = collected or driver.collected
             if finished or len(found) == before:
                 break
-    for name in collected:
+    for name in only or collected:
         found.setdefault(name, Outcome("failed", "it never ran (see the log)"))
     if not collected:
         found[f"the tests of {part.name}"] = Outcome("failed", f"none were found; see {log.name}")

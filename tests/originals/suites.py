@@ -10,8 +10,13 @@ from dataclasses import dataclass
 METHODS = ("fork", "forkserver", "spawn")
 FUTURES = ("process_pool", "shutdown", "wait", "as_completed", "deadlock", "init")
 
-POOL = r"WithProcessesTestPool|TestInitializers\.test_pool|TestPoolNotLeak|TestStdin\w*\.test_pool|MiscTestCase\.test_large_pool"
-QUEUES = r"WithProcessesTestQueue|TestSimpleQueue|TestStdin\w*\.test_queue|TestStartMethod\.test_(mixed|nested)"
+SELECT = {
+    "pool": r"^(WithProcessesTestPool|TestPoolNotLeak|TestInitializers\.test_pool|TestStdin.*\.test_pool|Misc.*_large)",
+    "queues": r"^(WithProcessesTestQueue|TestSimpleQueue|TestStdin.*\.test_queue|TestStartMethod\.test_(mixed|nested))",
+    "executor fork": r"^ProcessPoolFork(?!server)",
+    "executor forkserver": r"^ProcessPoolForkserver",
+    "executor spawn": r"^(ProcessPoolSpawn|FailingInitializerResources)",
+}
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,13 @@ def parts(suite: str) -> list[Part]:
     if suite == "executor":
         whole = "test.test_concurrent_futures"
         modules = _modules(*(f"{whole}.test_{name}" for name in FUTURES)) or _modules(whole)
-        chosen = {"fork": "^ProcessPoolFork(?!server)", "forkserver": "^ProcessPoolForkserver", "spawn": "^ProcessPoolSpawn"}
-        chosen["spawn"] += "|^FailingInitializerResources"
-        return [Part(suite, f"{suite} {method}", "drive_unittest", modules, chosen[method]) for method in METHODS]
+        names = [f"{suite} {method}" for method in METHODS]
+        return [Part(suite, name, "drive_unittest", modules, SELECT[name]) for name in names]
     found = []
     for method in METHODS:
         whole = f"test.test_multiprocessing_{method}"
         modules = _modules(f"{whole}.test_processes", f"{whole}.test_misc") or _modules(whole)
-        select = POOL if suite == "pool" else QUEUES
-        found.append(Part(suite, f"{suite} {method}", "drive_unittest", modules, select, f"{method}:"))
+        found.append(Part(suite, f"{suite} {method}", "drive_unittest", modules, SELECT[suite], f"{method}:"))
     return found
 
 

@@ -38,7 +38,7 @@ def different(original: Outcomes, ours: Outcomes) -> Outcomes:
 
 
 def judge(original: Outcomes, ours: Outcomes, explanations: dict[str, str]) -> Verdict:
-    """Return the verdict on one suite. An explanation is for the tests that its pattern matches (`*` matches anything)."""
+    """Return the verdict on one suite. An explanation is for all tests that its pattern matches (`*` is anything)."""
     verdict = Verdict()
     differing = different(original, ours)
     for name, outcome in differing.items():

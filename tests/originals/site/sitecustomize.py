@@ -5,8 +5,8 @@
            ├─ workers, children     so the class is ours here too,
            └─ python -c "..."       and here, where a script of the suite imports it by the original's name
 
-Nothing is imported before its time: a module is redirected when the suite itself has imported it, and our class is made when
-somebody asks for it. A redirected module answers getattr with ours, while its own code goes on to see the original.
+Nothing is imported before its time: a module is redirected when the suite itself has imported it, and our class is made
+when somebody asks for it. A redirected module answers getattr with ours, while its own code goes on to see the original.
 """
 
 import functools
@@ -20,8 +20,8 @@ SUBJECT = os.environ.get("ORIGINALS_SUBJECT", "original")  # or "fabric", "same"
 TARGET = os.environ.get("ORIGINALS_TARGET", "")  # one of TARGETS, or "joblib"
 TESTS = os.environ.get("ORIGINALS_TESTS", "")  # a folder with more modules of the package `test`
 
-# What is redirected for which suite: module, name in it, and what stands there with us. The contexts of multiprocessing look
-# these names up at each call, so get_context("spawn").Pool() and multiprocessing.Pool() are ours too.
+# What is redirected for which suite: module, name in it, and what stands there with us. The contexts of multiprocessing
+# look these names up at each call, so get_context("spawn").Pool() and multiprocessing.Pool() are ours too.
 TARGETS = {
     "executor": {"concurrent.futures.process": {"ProcessPoolExecutor": "Executor"}},
     "pool": {"multiprocessing.pool": {"Pool": "Pool"}},
@@ -61,13 +61,15 @@ def _fault(*args, **kwargs):
 
 
 def stand_in(module, original, ours):
-    """Return a class under the original's name: a subclass of ours, or of the original itself; pickle finds it by that name."""
+    """Return a class under the original's name, by which pickle finds it: a subclass of ours, or of the original."""
     base = ours() if SUBJECT == "fabric" else original
     body = {"__module__": module, "__doc__": base.__doc__}
     if SUBJECT == "faulty":
         body.update(dict.fromkeys(FAULTS[original.__name__], _fault))
     if SUBJECT == "fabric" and original.__name__ == "ProcessPoolExecutor":
-        body["__init__"] = functools.partialmethod(base.__init__, strict=True)  # one death breaks all, as with the original
+        body["__init__"] = functools.partialmethod(
+            base.__init__, strict=True
+        )  # one death breaks all, as with the original
     return type(original.__name__, (base,), body)
 
 
@@ -79,7 +81,9 @@ def _redirect(module):
 
         def read(_):
             if name not in made:
-                made[name] = stand_in(module.__name__, original, lambda: getattr(importlib.import_module("fabric"), public))
+                made[name] = stand_in(
+                    module.__name__, original, lambda: getattr(importlib.import_module("fabric"), public)
+                )
             return made[name]
 
         return property(read)
@@ -109,7 +113,7 @@ def _more_tests(module):
 
 
 def _keep_environment(module):
-    """Let scripts of the suites see PYTHONPATH: they are started with -I unless Python is thought to need its variables."""
+    """Let scripts of the suites see PYTHONPATH: they start with -I unless Python is thought to need its variables."""
     vars(module)["__cached_interp_requires_environment"] = True
 
 
