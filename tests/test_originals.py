@@ -1,4 +1,4 @@
-"""The harness that runs the originals' tests (tests/originals): it reaches everywhere, survives all, and judges rightly."""
+"""The harness that runs the originals' tests (tests/originals): it reaches all, survives all, and judges rightly."""
 
 import pytest
 

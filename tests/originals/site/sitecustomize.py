@@ -6,7 +6,7 @@
            └─ python -c "..."       and here, where a script of the suite imports it by the original's name
 
 Nothing is imported before its time: a module is redirected when the suite itself has imported it, and our class is made
-when somebody asks for it. A redirected module answers getattr with ours, while its own code goes on to see the original.
+when somebody asks for it. A redirected module answers getattr with ours; its own code still sees the original.
 """
 
 import functools
