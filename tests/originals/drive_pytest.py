@@ -1,11 +1,10 @@
 """Run pytest's tests of some modules one after another, and tell how each ended (see events.py)."""
 
-import re
 import sys
 
 import pytest
 
-from tests.originals.events import chosen, job
+from tests.originals.events import chosen, job, matches
 
 
 class Reporter:
@@ -18,7 +17,7 @@ class Reporter:
         return self._wanted["prefix"] + nodeid.partition("::")[2]
 
     def pytest_collection_modifyitems(self, items):
-        items[:] = [item for item in items if re.search(self._wanted["select"], self._name(item.nodeid))]
+        items[:] = [item for item in items if matches(self._name(item.nodeid), self._wanted)]
         self._events.tell("collected", ids=[self._name(item.nodeid) for item in items])
         items[:] = [item for item in items if chosen(self._name(item.nodeid), self._wanted)]
 

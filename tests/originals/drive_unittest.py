@@ -4,11 +4,10 @@ CPython's own checks stay on: children that were left (`reap_children`), threads
 set `support.environment_altered`; here a test that sets it has failed.
 """
 
-import re
 import sys
 import unittest
 
-from tests.originals.events import chosen, job
+from tests.originals.events import chosen, job, matches
 
 
 class Result(unittest.TestResult):
@@ -88,11 +87,10 @@ def main():
     def name_of(test):
         return wanted["prefix"] + ".".join(test.id().split(".")[-2:])
 
-    loader, select = unittest.TestLoader(), re.compile(wanted["select"])
-    cases = {}
+    loader, cases = unittest.TestLoader(), {}
     for module in wanted["modules"]:
         for case in _cases(loader.loadTestsFromName(module)):
-            if select.search(name_of(case).removeprefix(wanted["prefix"])):
+            if matches(name_of(case), wanted):
                 cases[name_of(case)] = case
     if "test.support" in sys.modules:
         sys.modules["test.support"].verbose = 0

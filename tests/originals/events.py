@@ -3,6 +3,7 @@
 import faulthandler
 import json
 import os
+import re
 import sys
 
 
@@ -21,6 +22,11 @@ def job() -> tuple[dict, Events]:
     """Return what this driver was started for (see jobs.py), and where it tells what happens."""
     faulthandler.enable()  # SIGABRT, by which a test over its limit is ended, shows where it stood
     return json.loads(sys.argv[1]), Events(int(sys.argv[2]))
+
+
+def matches(name: str, wanted: dict) -> bool:
+    """Return whether a test is one of those that this driver is for."""
+    return all(re.search(pattern, name.removeprefix(wanted["prefix"])) for pattern in wanted["select"])
 
 
 def chosen(name: str, wanted: dict) -> bool:

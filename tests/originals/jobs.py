@@ -36,7 +36,7 @@ class Side:
     subject: str
     limit: float  # seconds a test may take
     more_tests: str = ""  # a folder with modules of the package `test` that this Python lacks
-    select: str = ""  # if given, instead of the part's own
+    select: str = ""  # beside the part's own
 
     def environment(self, part: Part) -> dict[str, str]:
         paths = (str(Path(__file__).parent / "site"), str(ROOT))
@@ -142,7 +142,7 @@ def run(part: Part, side: Side, only: Iterable[str] = ()) -> tuple[Outcomes, flo
     with (LOGS / f"{part.name}-{side.subject}{again}.log".replace(" ", "-")).open("wb") as log:
         while True:
             with tempfile.TemporaryDirectory() as folder:
-                wanted = {"modules": part.modules, "select": side.select or part.select, "prefix": part.prefix}
+                wanted = {"modules": part.modules, "select": (part.select, side.select), "prefix": part.prefix}
                 wanted |= {"only": list(only), "done": list(found), "folder": folder}
                 driver = _Driver(part, side, wanted, log)
                 before = len(found)

@@ -21,7 +21,7 @@ SELECT = {
 
 @dataclass(frozen=True)
 class Part:
-    """Tests that one process runs. `select` is searched for in the id of a test; ids begin with `prefix`."""
+    """Tests that one process runs. `select` is searched for in the name of a test, before which `prefix` is put."""
 
     suite: str
     name: str
