@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import platform
+import signal
 import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,8 @@ def main() -> int:
         print(f"*** {part.name}: skipped: this Python has no such tests ***", file=sys.stderr)
         chosen.remove(part)
     print(f"CPython {platform.python_version()}, {CPUS} CPUs; logs in {jobs.LOGS}", flush=True)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, jobs.give_up)
     with ThreadPoolExecutor(options.jobs) as executor:
         pairs = [(part, side) for part in chosen for side in (original, ours)]
         runs = {(part, side.subject): executor.submit(jobs.run, part, side) for part, side in pairs}

@@ -90,15 +90,15 @@ class _Driver:
 
     def _end(self, found: Outcomes, over: bool) -> bool:
         """Kill what is left of the session, and say what that means for the test that was running."""
-        family = _session(self._process.pid)
+        pid = self._process.pid
+        family = _session(pid)
         if over:
             self._process.send_signal(signal.SIGABRT)  # faulthandler writes where each thread stands
             try:
                 self._process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 pass
-        for process in family | _session(self._process.pid):
-            _kill(process)
+        _kill(family | _session(pid))
         code = self._process.wait()
         if over:
             name = self.current or f"the end of {self._part.name}"
@@ -127,11 +127,19 @@ def _session(leader: int) -> set[psutil.Process]:
     return found
 
 
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()  # psutil makes sure that it is still the process that we saw
-    except psutil.Error:
-        pass
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        try:
+            process.kill()  # psutil makes sure that it is still the process that we saw
+        except psutil.Error:
+            pass
+
+
+def give_up(signum: int, _: object) -> None:
+    """End this process upon a signal, and with it the drivers, which are in sessions of their own."""
+    for driver in psutil.Process().children():
+        _kill(_session(driver.pid))
+    os._exit(128 + signum)
 
 
 def run(part: Part, side: Side, only: Iterable[str] = ()) -> tuple[Outcomes, float]:
