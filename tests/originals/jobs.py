@@ -26,7 +26,7 @@ from tests.originals.suites import Part
 from tests.originals.verdict import Outcome, Outcomes
 
 ROOT = Path(__file__).parents[2]
-LOGS = ROOT / "build" / "originals" / "logs"
+LOGS = ROOT / "build" / "originals" / "{}.{}-logs".format(*sys.version_info)
 
 
 @dataclass(frozen=True)
