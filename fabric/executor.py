@@ -169,6 +169,8 @@ class Executor(_Submitting):
 
         `wait`: return when they have left. `cancel_futures`: cancel those that no worker has begun.
         """
+        if cancel_futures:
+            self._pool.crew.settle()  # what the workers that are just starting can take is theirs
         self._pool.leave()
         if cancel_futures:
             self._pool.cancel_pending()
@@ -196,6 +198,10 @@ class Executor(_Submitting):
         return self._pool.steward.thread
 
     @property
+    def _call_queue(self) -> "_CallQueue":
+        return _CallQueue()
+
+    @property
     def _shutdown_thread(self) -> bool:
         return self._pool.closing
 
@@ -203,6 +209,13 @@ class Executor(_Submitting):
         pool = self._pool
         state = "broken" if pool.broken else "shut down" if pool.closing else f"{len(pool.crew.seats)} workers started"
         return f"<fabric.Executor: at most {self._max_workers} workers, {state}, {pool.unfinished:,} tasks>"
+
+
+class _CallQueue:
+    """Stands where the standard library has a queue with a thread; we have neither."""
+
+    def join_thread(self) -> None:
+        """There is no thread to wait for."""
 
 
 class ExecutorView(_Submitting):

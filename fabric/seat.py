@@ -20,6 +20,7 @@ from fabric.pending import Entry, Failed, Finish, Replied
 from fabric.recycling import Service
 from fabric.task_future import TaskFuture
 
+_FEW = 8  # tasks
 _BYTES_AHEAD = 1 << 20  # of tasks in a lane: it never fills
 
 Outcome = tuple[TaskFuture, Any]
@@ -84,6 +85,12 @@ class Seat(Entry):
         if self.solo or self.bytes_ahead >= _BYTES_AHEAD:
             return 0
         return int(min(self.pace.limit - len(self.in_flight), self.most - self.taken))
+
+    @property
+    def is_busy(self) -> bool:
+        """Has it half of what it may have, and more than a few? Then what comes is sent together."""
+        ahead = len(self.in_flight)
+        return self.solo or (ahead >= _FEW and 2 * ahead >= self.pace.limit)
 
     def bytes_left(self) -> int:
         """Return how many bytes of tasks it may still have."""

@@ -52,6 +52,7 @@ class TaskPool:
         self._closed_by = "shutdown"
         self._idle = 0  # workers that had nothing to do when it was last looked, less tasks since
         self._since_look = 0
+        self._busy = False  # have all workers so much ahead that a single task need not be sent at once?
         self._large_from = settings.config.arena_threshold
 
     def submit(self, options: TaskOptions, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture:
@@ -121,7 +122,8 @@ class TaskPool:
                 raise BrokenProcessPool(self.broken)
             self.unfinished += 1
             self.queue.add(future)
-            self.dispatch()
+            if not self._busy or self.queue.count >= _LOOK_EACH:
+                self.dispatch()
         if future.call is not None:  # large: it is encoded when a worker has room for it
             self.steward.call()
         self.steward.notice()
@@ -138,14 +140,15 @@ class TaskPool:
             task = queue.peek()
             assert task is not None
             if task.call is not None or (seat := self.best_seat(task)) is None:
-                return
+                break
             if task.options.timeout is not None:
                 tasks = [queue.pop()]
             else:
                 share = -(-queue.count // len(self.crew.seats))
                 tasks = queue.take(min(seat.room(), max(1, share)), seat.bytes_left())
             if not self._send(seat, tasks):
-                return
+                break
+        self._busy = bool(self.crew.seats) and all(seat.is_busy for seat in self.crew.seats.values())
 
     def _send(self, seat: Seat, tasks: list[TaskFuture]) -> bool:
         try:
@@ -180,6 +183,7 @@ class TaskPool:
         with self.lock:
             found = seat.take(replies.correlations(), replies.bodies)
             self.late += len(replies.bodies) - len(found)
+            self._busy = False
             if self.queue.count:
                 self.dispatch()
             else:
