@@ -257,17 +257,21 @@ class Fabric(ArraySpawner):
     def resize(self, workers: int) -> None:
         """Change the number of workers. New ones get agents from the next spawn on.
 
+        Any thread; waits until the new ones run, and those that go are gone.
+
         Raises:
             ValueError: over max_workers, under 1, or a worker that would go still has agents.
+            ClosedError: the fabric is closed, maybe meanwhile.
         """
         self._switchboard.check_open()
         limit = self._peer.processes - 1
         if not 1 <= workers <= limit:
             raise ValueError(f"workers={workers} must be from 1 to max_workers={limit}")
         with self._spawner.resizing:
+            self._switchboard.check_open()
             slots = self._supervisor.slots
             going = slots[workers:]
-            occupied = self._spawner.retire(going)
+            occupied = self._spawner.retire(going, self._supervisor.release)
             if occupied:
                 raise ValueError(
                     f"workers in slots {occupied} still have agents: stop those first, their state is there"

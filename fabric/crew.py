@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from fabric.codec import encode_order
 from fabric.config import FabricConfig
-from fabric.errors import FabricError, advice
+from fabric.errors import ClosedError, FabricError, advice
 from fabric.launch import launch
 from fabric.log_pipe import WorkerOutput, coordinator_levels
 from fabric.messages import COORDINATOR, STACK_SIGNAL, Boot
@@ -91,6 +91,7 @@ class Crew:
         self._changed = threading.Condition()
         self._starting = threading.Lock()  # one frame at a time on the socket
         self._leaving = False
+        self._closed = False
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._server: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
@@ -128,10 +129,13 @@ class Crew:
         """Start a worker in a slot; it carries out `orders` before it looks at its lanes. Returns at once.
 
         Where the machine refuses what that takes, it is told as a death, and whether to try again is decided there.
+        ClosedError: the crew is closed.
         """
         encoded = [encode_order(order) for order in orders]  # for the worker to read: the fork server runs no user code
         try:
             with self._starting:
+                if self._closed:
+                    raise ClosedError("this fabric is closed: it starts no worker any more")
                 self._start(slot, encoded)
         except OSError as error:
             why = (error.strerror or str(error)) + advice(error)
@@ -226,6 +230,11 @@ class Crew:
             self._due.append((time.monotonic() + seconds, function))
         os.eventfd_write(self._bell, 1)
 
+    def wake(self) -> None:
+        """Have those who wait in `wait_started` look again whether it has failed."""
+        with self._changed:
+            self._changed.notify_all()
+
     def wait_ended(self, timeout: float) -> bool:
         """Wait until no worker runs any more; False when some still do after `timeout` seconds."""
         with self._changed:
@@ -235,12 +244,15 @@ class Crew:
         """Kill what still runs, and end the supervisor thread. Safe to call twice."""
         if self._leaving:
             return
+        watching = threading.current_thread() is self._watcher
+        with contextlib.nullcontext() if watching else self._starting:  # whoever is about to start one has done so
+            self._closed = True
         for slot in self.workers:
             self.kill(slot)
         self.wait_ended(10.0)
         self._leaving = True
         os.eventfd_write(self._bell, 1)
-        if threading.current_thread() is not self._watcher:
+        if not watching:
             self._watcher.join()
         self._end_late_comers()
         self._close_server()

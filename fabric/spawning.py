@@ -122,7 +122,8 @@ class Spawner:
         keys = None if keys is None else list(keys)
         if keys is not None and len(keys) != count:
             raise ValueError(f"{len(keys):,} keys for {count:,} agents; give one for each")
-        place(0, placement, Load(self.slots, (0,) * len(self.slots)), None if keys is None else [])
+        slots = self.slots  # which may change at any moment
+        place(0, placement, Load(slots, (0,) * len(slots)), None if keys is None else [])
         return Recipe(kind, inheriting.dumps((kind, args, dict(kwargs))), values, placement, keys, care)
 
     def spawn(self, recipe: Recipe, count: int, name: str | None = None) -> AgentGroup:
@@ -185,9 +186,10 @@ class Spawner:
 
     def _make(self, recipe: Recipe, first: int, count: int) -> Made:
         directory = self._directory
-        loads = tuple(directory.count(slot) for slot in self.slots)
+        workers = self.slots
+        loads = tuple(directory.count(slot) for slot in workers)
         keys = None if recipe.keys is None else recipe.keys[first : first + count]
-        placed = place(count, recipe.policy, Load(self.slots, loads, self._next), keys)
+        placed = place(count, recipe.policy, Load(workers, loads, self._next), keys)
         addresses = directory.allocate(count)
         self._next = placed.next
         slots = array("H", placed.slots)
@@ -262,12 +264,12 @@ class Spawner:
         yield from self._orders_for(recipe, first, addresses, positions[:half], slot)
         yield from self._orders_for(recipe, first, addresses, positions[half:], slot)
 
-    def retire(self, going: Sequence[int]) -> list[int]:
-        """Spawn no more into these slots; but if some have agents change nothing, and return those."""
+    def retire(self, going: Sequence[int], release: Callable[[Sequence[int]], None]) -> list[int]:
+        """Spawn no more into these slots, which `release` sees to; if some have agents do nothing, and return those."""
         with self._turn:
             occupied = [slot for slot in going if self._directory.count(slot)]
             if not occupied:
-                self.slots = tuple(slot for slot in self.slots if slot not in going)
+                release(going)
             return occupied
 
     def runs_once(self, address: int) -> bool:
@@ -327,8 +329,9 @@ class Spawner:
             SpawnError: the class cannot be constructed like this.
         """
         waiting = []
-        share = -(-count // len(self.slots))  # rounded up: the next spawn may begin with any of them
-        for slot in self.slots:
+        slots = self.slots
+        share = -(-count // len(slots))  # rounded up: the next spawn may begin with any of them
+        for slot in slots:
             entry = One(slot)
             self._switchboard.order(slot, PREWARM, PrewarmOrder(recipe.data, share), entry)
             waiting.append(entry)

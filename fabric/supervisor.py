@@ -7,6 +7,7 @@ a worker dies (its pidfd says so, in the supervisor thread)
      or the slot is given up: its agents are lost, and those who wait for them are told
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -18,7 +19,7 @@ from fabric.counters import CLOSING, LEFT, PID
 from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.ending import Ender, Ending
-from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
+from fabric.errors import ClosedError, FabricError, PoisonMessageError, WorkerLostError
 from fabric.hangs import HangWatch, Sighting
 from fabric.messages import (
     COORDINATOR,
@@ -71,6 +72,7 @@ class Supervisor:
         self._skips: dict[int, list[SkipOrder]] = {}
         self._bars: dict[int, list[BarOrder]] = {}
         self._spawner: Spawner | None = None
+        self._dismissed = False  # no worker is started any more
         self._going: set[int] = set()  # sent away, and not seen dead yet
         self._hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
         self._hung: dict[int, str] = {}  # why we killed which pid
@@ -107,12 +109,14 @@ class Supervisor:
 
         Raises:
             FabricError: they do not start.
+            ClosedError: the fabric is closed, maybe meanwhile.
         """
         self._spawner = spawner
         wanted = list(slots)
         for slot in wanted:
-            self._progress[slot] = self._peer.progress(slot)
             with self._lock:
+                self._check_open()
+                self._progress[slot] = self._peer.progress(slot)
                 self._policies[slot] = RestartPolicy(self._config.max_restarts, self._config.restart_window)
                 self._reliefs.pop(slot, None)
             self._switchboard.use(slot)
@@ -120,20 +124,31 @@ class Supervisor:
             self.crew.start(slot, [TakeOverOrder(control, 0)])  # an order to leave may lie there for one who died
         try:
             if not self.crew.wait_started(wanted, _START_PATIENCE, lambda: not set(wanted) <= set(self.slots)):
+                self._check_open()
                 raise FabricError(f"not all of the workers {wanted} can be started: {self._obstacle}")
         finally:
             spawner.slots = self.slots
 
+    def _check_open(self) -> None:
+        if self._dismissed:
+            raise ClosedError("this fabric is closed: its workers were dismissed")
+
+    def release(self, slots: Iterable[int]) -> None:
+        """Count on these workers no more: no agent is made there, and whoever dies there is not replaced."""
+        with self._lock:
+            for slot in slots:
+                if self._policies.pop(slot, None) is not None:
+                    self._going.add(slot)
+        if self._spawner is not None:
+            self._spawner.slots = self.slots
+
     def send_away(self, slots: Iterable[int]) -> None:
         """Have workers leave when their lanes are empty, and wait until they are gone."""
         going = set(slots)
+        self.release(going)
         for slot in going:
-            with self._lock:
-                self._policies.pop(slot, None)
-                self._going.add(slot)
-            if self._spawner is not None:
-                self._spawner.slots = self.slots
-            self._switchboard.order(slot, SHUTDOWN, None, One(slot), control=True)
+            with contextlib.suppress(FabricError):  # it has died meanwhile, or all are dismissed
+                self._switchboard.order(slot, SHUTDOWN, None, One(slot), control=True)
 
         def gone() -> bool:
             return going.isdisjoint(self._going)
@@ -146,7 +161,9 @@ class Supervisor:
     def dismiss(self) -> None:
         """Have all workers leave as soon as the message in hand is handled; none is replaced any more."""
         with self._lock:
+            self._dismissed = True
             self._policies.clear()
+        self.crew.wake()
         self._segment.counters()[CLOSING] = 1
         for process in range(1, self._peer.processes):
             self._peer.ring(process)
@@ -320,6 +337,8 @@ class Supervisor:
 
     def _succeed(self, slot: int) -> None:
         if slot not in self.slots or self._spawner is None:
+            if slot in self._going:  # sent away before it had come
+                self._worker_died(Death(slot, 0, None, "it was sent away"))
             return
         try:
             take_over = TakeOverOrder(0, self._died_ns.get(slot, 0), slot in self._careful)
@@ -349,6 +368,7 @@ class Supervisor:
     def _give_up(self, slot: int, error: WorkerLostError, reason: str) -> None:
         with self._lock:
             self._policies.pop(slot, None)
+            self._going.discard(slot)
         lost = self._directory.lose(slot)
         if self._spawner is not None:
             self._spawner.slots = self.slots

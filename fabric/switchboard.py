@@ -101,8 +101,10 @@ class Switchboard:
 
     def use(self, slot: int) -> None:
         """Send to a slot that has a worker again."""
-        self._senders[slot].allow()
-        self._control[slot].allow()
+        for sender in (self._senders[slot], self._control[slot]):
+            sender.allow()
+            if self.closed is not None:  # looked at after it, for `close` says so before it has all of them refuse
+                sender.refuse(ClosedError(self.closed))
 
     # Where agents are.
 

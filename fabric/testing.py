@@ -208,6 +208,9 @@ class _Slots:
             self._turns.hire(slot, self._identity, self._config)
         spawner.slots = self.slots
 
+    def release(self, slots: Iterable[int]) -> None:
+        pass  # nobody spawns before send_away
+
     def send_away(self, slots: Iterable[int]) -> None:
         self._turns.settle()
         for slot in slots:
