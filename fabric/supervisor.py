@@ -269,12 +269,14 @@ class Supervisor:
         """Start the successor of a worker that we killed for the message it had in hand."""
         victim = ending.victim
         error = WorkerLostError(death.slot, death.pid, death.exitcode, f"{victim} ({ending.why})")
+        self._skip(
+            death.slot, SkipOrder(victim.lane, victim.position, error)
+        )  # first: whatever fails, it is not retried
         _log.info("%s", error)
         self.ended += 1
         self.redelivered += victim.again - 1
         self._progress[death.slot] = self._peer.progress(death.slot)
         policy.died(time.monotonic(), True)
-        self._skip(death.slot, SkipOrder(victim.lane, victim.position, error))
         self._tell_watchers(death.slot, None)
         self.crew.call_later(0, lambda: self._succeed(death.slot))
 
