@@ -32,6 +32,16 @@ class Ending(NamedTuple):
     why: str
 
 
+class _Any(Container[int]):
+    """Holds all correlation ids that somebody waits for."""
+
+    def __contains__(self, correlation: object) -> bool:
+        return correlation != 0
+
+
+_ANY = _Any()
+
+
 class Ender:
     """Ends workers of one fabric. Any thread; one at a time."""
 
@@ -64,6 +74,26 @@ class Ender:
                     self._send(worker, signal.SIGCONT)
                 self._stops += 1
             return ended
+
+    def interrupt(self, slot: int, act: Callable[[int], None]) -> bool:
+        """Stop the worker of a slot in the middle of a question of the coordinator, act, and let it go on.
+
+        `act(correlation)` is told which it has in hand; what it writes to the segment meanwhile the worker sees before
+        it begins another. False: it has none, or does not stop. Waits as `end`.
+        """
+        with self._turn, self._crew.worker_at(slot) as worker:
+            if worker is None or self._named(worker, _ANY) is None or is_stopped(worker.pid):
+                return False
+            self._stops += 1
+            try:
+                self._send(worker, signal.SIGSTOP)
+                victim = self._named(worker, _ANY) if _wait_until(lambda: is_stopped(worker.pid)) else None
+                if victim is not None:
+                    act(victim.correlation)
+            finally:
+                self._send(worker, signal.SIGCONT)
+                self._stops += 1
+            return victim is not None
 
     def is_stopped(self, pid: int) -> bool:
         """Is this process stopped, by somebody else than us?"""

@@ -35,6 +35,7 @@ class Seat(Entry):
         "_senders",
         "bytes_ahead",
         "first_token",
+        "heard",
         "in_flight",
         "most",
         "pace",
@@ -44,6 +45,7 @@ class Seat(Entry):
         "solo",
         "taken",
         "used",
+        "withdrawn",
     )
     stays = True  # replies come as long as there is a worker
 
@@ -65,6 +67,8 @@ class Seat(Entry):
         self.pace = Pace(target)
         self.most = most
         self.solo = False  # it has a task that may be stopped: nothing may be behind it
+        self.heard = 0.0  # when it last answered, or was given something having had nothing
+        self.withdrawn: set[int] = set()  # numbers of tasks that were taken back, until the worker has come to them
         self.taken = 0  # tasks that this worker was given in its life
         self.service: Service | None = None  # how long it has served, where that counts
         self.used = 0  # tasks that this seat was given, of all workers
@@ -82,7 +86,7 @@ class Seat(Entry):
 
     def room(self) -> int:
         """Return how many more tasks it may have."""
-        if self.solo or self.bytes_ahead >= _BYTES_AHEAD:
+        if self.solo or self.withdrawn or self.bytes_ahead >= _BYTES_AHEAD:
             return 0
         return int(min(self.pace.limit - len(self.in_flight), self.most - self.taken))
 
@@ -90,7 +94,7 @@ class Seat(Entry):
     def is_busy(self) -> bool:
         """Has it half of what it may have, and more than a few? Then what comes is sent together."""
         ahead = len(self.in_flight)
-        return self.solo or (ahead >= _FEW and 2 * ahead >= self.pace.limit)
+        return self.solo or bool(self.withdrawn) or (ahead >= _FEW and 2 * ahead >= self.pace.limit)
 
     def bytes_left(self) -> int:
         """Return how many bytes of tasks it may still have."""
@@ -101,6 +105,7 @@ class Seat(Entry):
         now = time.monotonic()
         if not self.in_flight:
             self.pace.begin(now)
+            self.heard = now
         if len(tasks) == 1:
             sent = int(self._send_one(tasks[0]))
         else:
@@ -124,10 +129,24 @@ class Seat(Entry):
             if task is not None:
                 self.bytes_ahead -= len(task.data)
                 found.append((task, body))
+            elif self.withdrawn:
+                self.withdrawn.discard(correlation & INDEX_MASK)
+        self.heard = now = time.monotonic()
         if found:
-            self.pace.observe(len(found), time.monotonic())
+            self.pace.observe(len(found), now)
             self.solo = False
         return found
+
+    def withdraw(self, correlation: int) -> list[TaskFuture]:
+        """Take back the tasks behind that which the worker has in hand. It stands; what it has answered is not here."""
+        numbers = list(self.in_flight)
+        if correlation & ~INDEX_MASK != self.first_token or correlation & INDEX_MASK not in self.in_flight:
+            return []
+        behind = numbers[numbers.index(correlation & INDEX_MASK) + 1 :]
+        tasks = [self.in_flight.pop(number) for number in behind]
+        self.bytes_ahead -= sum(len(task.data) for task in tasks)
+        self.withdrawn.update(behind)
+        return tasks
 
     def forget_worker(self) -> None:
         """Take note that another process takes over."""

@@ -18,6 +18,7 @@ import secrets
 
 from fabric.config import FabricConfig
 from fabric.errors import ClosedError, FabricError, LayoutError, advice
+from fabric.messages import COORDINATOR
 from fabric.ring import COUNTERS, LINE_BYTES, Layout, Peer
 
 _MFD_NOEXEC_SEAL = 0x0008
@@ -136,6 +137,18 @@ class Segment:
         """How far a process has handled one of its incoming lanes, as far as it says so: see `handled`."""
         words = self.layout.block_offset(process) + self.layout.begun_offset + 8 * self.layout.processes
         return memoryview(self.whole)[words + 8 * lane : words + 8 * lane + 8].cast("Q")[0]
+
+    def withdrawals(self) -> memoryview:
+        """The coordinator's word for each worker, writable: how far its lane's questions to runners are taken back.
+
+        What a worker has begun of them it goes on with; see fabric.ending.Ender.interrupt.
+        """
+        return self.handled()  # of the coordinator, which has no other use for it
+
+    def withdrawn_from(self, slot: int) -> memoryview:
+        """That word for one worker, read-only."""
+        words = self.layout.block_offset(COORDINATOR) + self.layout.begun_offset + 8 * self.layout.processes
+        return memoryview(self.whole)[words + 8 * slot : words + 8 * slot + 8].cast("Q")
 
     def journal_data(self) -> memoryview:
         """The data of this worker's journal, read-only."""

@@ -25,6 +25,7 @@ _log = logging.getLogger("fabric")
 _LAZY = 0.004  # seconds between two looks whether somebody drains
 _LINGER = 0.25  # seconds without a task until the thread sleeps for as long as there is none
 _STEP = 0.002  # seconds from try to try to stop a task, or to find room for a large one
+_STUCK = 0.005  # seconds without an answer: what is behind the task in hand is better done by others
 _PATIENCE = 0.02  # seconds that a large task waits for room in the arena while others run
 
 
@@ -167,6 +168,8 @@ class Steward:
             dues.append(_STEP)
         if self._over or self._limits:
             dues.append(self._enforce_limits())
+        if pool.unfinished and len(crew.seats) > 1:
+            dues.append(self._unblock())
         if crew.ages and crew.seats and not pool.broken:
             dues.append(crew.renew(time.monotonic()))
         if pool.broken is not None or (pool.closing and not pool.unfinished):
@@ -189,6 +192,18 @@ class Steward:
             else:
                 self._pool.fail(*why_not_started(error))
         return True
+
+    def _unblock(self) -> float | None:
+        """Have idle workers take what waits behind a long task; return the seconds until the next look."""
+        pool, now = self._pool, time.monotonic()
+        with pool.lock:
+            seats = list(pool.crew.seats.values())
+            blocked = [seat for seat in seats if len(seat.in_flight) > 1]
+            idle = not pool.queue.count and any(not seat.in_flight and seat.room() > 0 for seat in seats)
+        for seat in blocked if idle else ():
+            if now - seat.heard >= _STUCK:
+                pool.crew.withdraw(seat)
+        return _STUCK if blocked else None
 
     # Large tasks.
 

@@ -200,6 +200,10 @@ class Supervisor:
         """
         return self._ender.end(slot, correlations, why)
 
+    def interrupt(self, slot: int, act: Callable[[int], None]) -> bool:
+        """Have a worker stand while `act` is told which question of ours it has in hand: see Ender.interrupt."""
+        return self._ender.interrupt(slot, act)
+
     def _worker_died(self, death: Death) -> None:
         with self._lock:
             policy = self._policies.get(death.slot)

@@ -17,6 +17,7 @@ import psutil
 from fabric.coordinator import Fabric
 from fabric.errors import FabricError, SpawnError, WorkerLostError
 from fabric.inheriting import dumps
+from fabric.messages import COORDINATOR
 from fabric.pending import Entry, Finish, Replied
 from fabric.recycling import RecyclePolicy, Service
 from fabric.seat import Seat
@@ -36,6 +37,7 @@ class Pool(Protocol):
     lock: threading.Lock
 
     def dispatch(self) -> None: ...
+    def take_back(self, tasks: list[TaskFuture]) -> None: ...
     def deliver(self, seat: Seat, replies: Replied) -> Finish | None: ...
     def fail(self, text: str, cause: BaseException | None = None) -> None: ...
     def call(self) -> None: ...
@@ -206,6 +208,29 @@ class TaskCrew:
         if seat is None or self.fabric is None:
             return False
         return self.fabric._supervisor.end_question(task.slot, {seat.first_token | task.index}, why)
+
+    def withdraw(self, seat: Seat) -> None:
+        """Take back what a worker has behind the task in hand, for others to run. The steward's."""
+        fabric, pool = self.fabric, self._pool
+        assert fabric is not None
+        segment = fabric._segment
+
+        def take_back(correlation: int) -> None:
+            with pool.lock:
+                tasks = seat.withdraw(correlation)
+                if tasks:
+                    segment.withdrawals()[seat.slot] = segment.tail_of(COORDINATOR, seat.slot)
+                    pool.take_back(tasks)
+
+        if fabric._supervisor.interrupt(seat.slot, take_back):
+            with pool.lock:
+                seat.heard = time.monotonic()  # not again at once
+                pool.dispatch()
+
+    def forget_withdrawal(self, seat: Seat) -> None:
+        """Have a worker look no more for what was taken back, when it has come to all of it. With the lock held."""
+        if not seat.withdrawn and self.fabric is not None:
+            self.fabric._segment.withdrawals()[seat.slot] = 0
 
     def recycle(self, seat: Seat, reason: str) -> None:
         """Have a worker replaced when it has done what it was sent. Waits for nothing; with the lock held."""

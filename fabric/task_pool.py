@@ -150,6 +150,13 @@ class TaskPool:
                 break
         self._busy = bool(self.crew.seats) and all(seat.is_busy for seat in self.crew.seats.values())
 
+    def take_back(self, tasks: list[TaskFuture]) -> None:
+        """Have tasks wait again that were sent and not begun. With the lock held."""
+        waiting = [task for task in tasks if task._state == RUNNING]
+        for task in waiting:
+            task._state = PENDING
+        self.queue.put_back(waiting)
+
     def _send(self, seat: Seat, tasks: list[TaskFuture]) -> bool:
         try:
             sent = seat.send(tasks)
@@ -182,7 +189,9 @@ class TaskPool:
         """Take replies of one worker, in the thread that drains; what they make room for is sent first."""
         with self.lock:
             found = seat.take(replies.correlations(), replies.bodies)
-            self.late += len(replies.bodies) - len(found)
+            if len(found) < len(replies.bodies):
+                self.late += len(replies.bodies) - len(found)
+                self.crew.forget_withdrawal(seat)
             self._busy = False
             if self.queue.count:
                 self.dispatch()

@@ -45,14 +45,20 @@ class Setup(NamedTuple):
 class TaskRunner(Agent):
     """Runs the tasks of one worker, one at a time, in the order in which they were sent."""
 
-    __slots__ = ("_functions",)
+    __slots__ = ("_functions", "_withdrawn")
 
     def __init__(self, setup: bytes) -> None:
         self._functions: dict[bytes, Any] = {}
         _set_up(_loaded(setup))
 
+    def on_start(self) -> None:
+        """See Agent."""
+        self._withdrawn = self._host.withdrawn
+
     def on_message(self, body: Any) -> Any:
-        """Run one task, or a chunk of them."""
+        """Run one task, or a chunk of them; nothing, where it was taken back to be run by another worker."""
+        if self._withdrawn[0] and self._host.is_withdrawn:
+            return None
         function = body[0]
         if type(function) is bytes:
             function = self._functions.get(function) or self._load(function)

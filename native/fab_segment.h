@@ -18,6 +18,7 @@
  *     then 2 lines      tail and head of the journal
  *     then P words      begun: how far each lane was handed to agents that take a message at most once
  *     then P words      handled: how far each lane is handled, where it is not committed that far
+ *                       (in block 0 withdrawn: how far what was sent to each worker, and it has not begun, is taken back)
  *     page-aligned      loans: one entry for each piece of our arena that somebody may read
  *     page-aligned      receipts: for each process that lends, one for each of its loans
  *     page-aligned      data of the lanes, of the outbox, of the journal, the arena

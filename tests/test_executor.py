@@ -459,3 +459,26 @@ def test_a_future_cannot_be_pickled_and_an_executor_neither(executor: Executor) 
 
 def test_math_functions_run(executor: Executor) -> None:
     assert list(executor.map(math.sqrt, [1.0, 4.0, 9.0])) == [1.0, 2.0, 3.0]
+
+
+def test_what_waits_behind_a_task_that_turns_out_long_is_run_by_idle_workers(executor: Executor) -> None:
+    for _ in range(5):  # both workers are known to be quick, and get many tasks ahead
+        assert len([f.result(DEADLINE) for f in [executor.submit(work.sleep_and_return, 0, i) for i in range(2_000)]])
+    mixed = [3.0 if i == 40 else 0.0 for i in range(400)]
+    begun_at = time.monotonic()
+    futures = [executor.submit(work.sleep_and_return, seconds, i) for i, seconds in enumerate(mixed)]
+    behind = [future.result(DEADLINE) for i, future in enumerate(futures) if i > 60]
+    assert behind == list(range(61, 400))
+    assert not futures[40].done()
+    assert time.monotonic() - begun_at < 3.0
+    assert [future.result(DEADLINE) for future in futures] == list(range(400))
+
+
+def test_tasks_that_are_taken_back_run_once_each(executor: Executor, tmp_path: Path) -> None:
+    for _ in range(5):
+        assert len([f.result(DEADLINE) for f in [executor.submit(work.echo, i) for i in range(2_000)]])
+    futures = []
+    for i in range(300):
+        futures.append(executor.submit(work.note_and_sleep, str(tmp_path / str(i)), 0.05 if i % 30 == 0 else 0.0))
+    assert all(future.result(DEADLINE) for future in futures)
+    assert [len((tmp_path / str(i)).read_text().split()) for i in range(300)] == [1] * 300

@@ -102,6 +102,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     first_token = time.monotonic_ns() // 1000 % 2**43  # nobody asks more than once a microsecond
     host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us, first_token)
     host.cursor = cursor
+    host.withdrawn = segment.withdrawn_from(slot)
     host.arena = arena
     host.wait_for_returns = functools.partial(_wait_for_returns, peer)
     host.streams.first_token_of = lambda slot: int(segment.counters_of(slot)[FIRST_TOKEN])

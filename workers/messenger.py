@@ -97,6 +97,7 @@ class WorkerMessenger(StreamMessenger):
         self.json_choices: dict[int, bool | None] = {}  # by address, of agents whose class has one
         # Which message is in hand, for the supervisor too: index in the batch plus 1, or 0; where the batch begins.
         self.cursor: Any = [0, 0]
+        self.withdrawn: Any = (0,)  # one word: how far the coordinator took back what was sent to runners of tasks
         self.stretch: Stretch | None = None  # of the slice in hand; made when a coroutine takes a message
         self._table = table
         self._received: Any = None
@@ -112,6 +113,12 @@ class WorkerMessenger(StreamMessenger):
     def index(self) -> int:
         """Its index in the batch."""
         return int(self.cursor[0]) - 1
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Was the message in hand taken back before it was begun? Whoever sent it has it done elsewhere."""
+        received = self._received
+        return received.lane == COORDINATOR and bool(received.end_of(self.index + 1) <= self.withdrawn[0])
 
     def ticket_in_hand(self) -> Ticket | None:
         """Return the message in hand, None when none is."""
