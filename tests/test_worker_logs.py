@@ -40,7 +40,8 @@ class Heard(logging.Handler):
 
 
 @pytest.fixture
-def heard():
+def heard(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # Python and C then buffer nothing, and all is easy
     handler, root = Heard(), logging.getLogger()
     level = root.level
     root.addHandler(handler)
