@@ -18,7 +18,6 @@ and the worker ends at its gate: none ever runs unwatched in a slot, beside anot
 
 import contextlib
 import errno
-import logging
 import os
 import select
 import signal
@@ -34,6 +33,7 @@ from typing import Any, NamedTuple
 from fabric.codec import encode_order
 from fabric.config import FabricConfig
 from fabric.errors import ClosedError, FabricError, advice
+from fabric.guarded_log import GuardedLogger
 from fabric.launch import launch
 from fabric.log_pipe import WorkerOutput, coordinator_levels
 from fabric.messages import COORDINATOR, STACK_SIGNAL, Boot
@@ -41,7 +41,7 @@ from fabric.segment import Segment
 from fabric.stacks import Stacks
 from fabric.wire import receive_frame, send_frame
 
-_log = logging.getLogger("fabric")
+_log = GuardedLogger("fabric")
 _PAUSE = 0.1  # seconds until the supervisor thread tries again what the machine refused
 _SERVER_PATIENCE = 5.0  # seconds that the fork server has to leave once its socket has ended
 _STATUS_PATIENCE = 1.0  # seconds that the exit status of a dead worker may take from the fork server

@@ -11,12 +11,11 @@ import contextlib
 import logging
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from fabric.config import FabricConfig
+from fabric.guarded_log import print_problem
 from fabric.log_frames import Assembler, decode_record, make_record
 
 _log = logging.getLogger("fabric")
@@ -109,8 +108,7 @@ class WorkerOutput:
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
         except Exception:  # of a handler or filter of the user: this thread has workers to watch
-            if logging.raiseExceptions and sys.stderr is not None:
-                traceback.print_exc()
+            print_problem()
 
     def _logger_of(self, name: str) -> logging.Logger:
         known = name in logging.root.manager.loggerDict or name == logging.root.name

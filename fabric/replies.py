@@ -18,18 +18,18 @@ Functions of users (callbacks of futures, on_error) run in the pump, never on an
 
 import collections
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable
 
 from fabric.channel import Received, Receiver
 from fabric.errors import FabricError
+from fabric.guarded_log import GuardedLogger
 from fabric.messages import INDEX_BITS, REPLY, begins_stream
 from fabric.pending import Entry, One, Promise, Replied, Single, wake
 from fabric.ring import MESSAGES, Peer
 
-_log = logging.getLogger("fabric")
+_log = GuardedLogger("fabric")
 _LINGER = 0.5  # seconds that the pump stays without work: the next future then finds a running thread
 _MOST_RUNS = 64  # taken at one go: a worker that sends for ever must not keep a thread that has its reply
 _LEAVING = 5.0  # seconds that a leader may take to see that the fabric is closed

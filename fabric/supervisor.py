@@ -8,7 +8,6 @@ a worker dies (its pidfd says so, in the supervisor thread)
 """
 
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from fabric.crew import Crew, Death
 from fabric.directory import Directory
 from fabric.ending import Ender, Ending
 from fabric.errors import ClosedError, FabricError, PoisonMessageError, WorkerLostError
+from fabric.guarded_log import GuardedLogger
 from fabric.hangs import HangWatch, Sighting
 from fabric.messages import (
     COORDINATOR,
@@ -40,7 +40,7 @@ from fabric.spawning import Spawner
 from fabric.switchboard import Switchboard
 from fabric.unasked import Unasked
 
-_log = logging.getLogger("fabric")
+_log = GuardedLogger("fabric")
 _MAKING = -1  # in place of a lane, where agents are blamed
 _AGAIN = 0.1  # seconds until something is tried again for which the machine had no room
 _NO_ROOM_LOOK = 0.01  # seconds until it is looked whether a full lane takes an order now

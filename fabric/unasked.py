@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from fabric.channel import Received
 from fabric.codec import revive
 from fabric.errors import FabricError
+from fabric.guarded_log import GuardedLogger
 from fabric.messages import FAILURE, REQUEST, DeadLetter, ErrorInfo
 
-_log = logging.getLogger("fabric")
+_log = GuardedLogger("fabric")
 _KEPT = 10_000
 
 

@@ -20,6 +20,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.config",
         "fabric.messages",
         "fabric.counters",
+        "fabric.guarded_log",
         "fabric.progress",
         "fabric.seeds",
         "fabric.signals",
