@@ -131,7 +131,7 @@ def make_record(worker: int, **values: Any) -> logging.LogRecord:
     created = record.created
     vars(record).update(values)
     record.relativeCreated += (record.created - created) * 1000
-    record.msecs = (record.created - int(record.created)) * 1000
+    record.msecs = float(int(record.created % 1 * 1000))
     record.filename = os.path.basename(record.pathname)
     record.module = os.path.splitext(record.filename)[0]
     return record

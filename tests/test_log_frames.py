@@ -38,7 +38,7 @@ def test_a_record_comes_back_as_it_was(text, value):
 
     assert (record.getMessage(), record.job, record.worker, lost) == (text, value, 5, 3)
     assert (record.filename, record.module, record.lineno, record.funcName) == ("y.py", "y", 7, "f")
-    assert logging.Formatter("%(asctime)s %(msecs)d %(levelname)s %(message)s").format(record)
+    assert record.msecs in range(1000)
 
 
 @given(st.binary(max_size=200) | PLAIN.map(lambda value: json.dumps(value).encode()))
