@@ -1,6 +1,7 @@
 """Agents that log, print and die of it. Importable by workers."""
 
 import ctypes
+import itertools
 import logging
 import os
 import signal
@@ -46,6 +47,13 @@ def say_what_does_not_fit():
 def say_and_die(number):
     log.warning("number %d", number)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def say_without_end(path):
+    with open(path, "r+b", buffering=0) as file:
+        for number in itertools.count(1):
+            log.info("%d", number)
+            os.pwrite(file.fileno(), b"%d" % number, 0)
 
 
 def print_and_die(number):

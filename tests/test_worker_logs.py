@@ -165,6 +165,23 @@ def test_a_worker_that_is_killed_right_after_it_logged_has_said_it(heard, start_
             assert heard.texts() == [f"number {seen}" for seen in range(number + 1)], "before its death is told"
 
 
+def test_whenever_a_worker_is_killed_all_that_it_has_logged_is_there(heard, tmp_path):
+    path = tmp_path / "last"
+    with Fabric(workers=1) as fab:
+        logger = _logger(fab)
+        for kill in range(1, 6):
+            path.write_bytes(b"")
+            heard.records.clear()
+            future = logger.submit(("say_without_end", str(path)))
+            heard.wait_for(kill * 37)
+            fab._supervisor.crew.kill(1)
+            with pytest.raises(WorkerLostError):
+                future.result(timeout=PATIENCE)
+            count = len(heard.texts())
+            assert heard.texts() == [str(number) for number in range(1, count + 1)]
+            assert count in (int(path.read_bytes()), int(path.read_bytes()) + 1)
+
+
 @pytest.mark.parametrize("start_method", METHODS)
 def test_what_is_written_arrives_line_by_line_whoever_writes_it(heard, start_method):
     with Fabric(workers=1, capture_output=True, start_method=start_method) as fab:
