@@ -18,6 +18,7 @@ from fabric.errors import (
 )
 from fabric.executor import Executor
 from fabric.messages import DeadLetter
+from fabric.queue import JoinableQueue, Queue, ShutDown, SimpleQueue
 from fabric.seeds import rng, task_generator
 from fabric.statistics import Statistics, WorkerStatistics
 from fabric.waves import Wave
@@ -36,9 +37,13 @@ __all__ = [
     "Fabric",
     "FabricConfig",
     "FabricError",
+    "JoinableQueue",
     "LayoutError",
     "MessageTooLargeError",
     "PoisonMessageError",
+    "Queue",
+    "ShutDown",
+    "SimpleQueue",
     "SpawnError",
     "Statistics",
     "Wave",

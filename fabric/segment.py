@@ -72,12 +72,11 @@ class Segment:
                 "identity": secrets.randbits(64),
             },
         )
-        descriptor = _memfd()
+        descriptor = memfd("shm-fabric")
         try:
-            os.fchmod(descriptor, 0o600)  # a memfd is open to all who find a path to it
             os.ftruncate(descriptor, layout.segment_bytes)
             os.pwrite(descriptor, layout.header_bytes, 0)
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            seal(descriptor)
             return cls(descriptor, layout, 0)
         except OSError as error:
             os.close(descriptor)
@@ -202,18 +201,29 @@ class Segment:
         return memoryview(self._own)[start : start + 8 * count].cast("Q")
 
 
-def _memfd() -> int:
-    """Make an anonymous file: not inherited, sealable, not executable where the kernel knows that."""
+def memfd(name: str) -> int:
+    """Make an anonymous file: this user's, not inherited, sealable, not executable where the kernel knows that.
+
+    Raises:
+        FabricError: the kernel gives none.
+    """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        return os.memfd_create("shm-fabric", flags | _MFD_NOEXEC_SEAL)
+        descriptor = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
     except OSError as error:
         if error.errno != errno.EINVAL:  # EINVAL: Linux before 6.3
             raise _no_memfd(error) from error
-    try:
-        return os.memfd_create("shm-fabric", flags)
-    except OSError as error:
-        raise _no_memfd(error) from error
+        try:
+            descriptor = os.memfd_create(name, flags)
+        except OSError as second:
+            raise _no_memfd(second) from second
+    os.fchmod(descriptor, 0o600)  # a memfd is open to all who find a path to it
+    return descriptor
+
+
+def seal(descriptor: int) -> None:
+    """Have a memfd keep its size, and its seals, for ever."""
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
 
 
 def _no_memfd(error: OSError) -> FabricError:

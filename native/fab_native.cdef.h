@@ -4,6 +4,13 @@
 #define FAB_TOKEN_SHIFT ...
 #define FAB_COLUMN_FACTS ...
 #define FAB_PROCESSES_MAX ...
+#define FAB_QUEUE_DATA ...
+#define FAB_QUEUE_LEAST_BYTES ...
+#define FAB_QUEUE_MOST_BYTES ...
+#define FAB_QUEUE_MOST_ITEMS ...
+#define FAB_QUEUE_ENCODING_BITS ...
+#define FAB_QUEUE_FOR_EVER ...
+#define FAB_QUEUE_STEP_BYTES ...
 #define FAB_COUNTERS ...
 #define FAB_WAITS_MESSAGES ...
 #define FAB_WAITS_ROOM ...
@@ -79,6 +86,29 @@ struct fab_peer {
 
 struct fab_arena {
     ...;
+};
+
+struct fab_queue {
+    uint64_t ring_bytes;
+    uint32_t maxsize;
+    ...;
+};
+
+struct fab_queue_batch {
+    const uint8_t *bytes;
+    const uint64_t *sizes;
+    const uint8_t *encodings;
+    uint64_t uniform;
+    uint32_t encoding;
+    uint32_t count;
+};
+
+struct fab_queue_taken {
+    uint8_t *bytes;
+    uint64_t room;
+    uint64_t used;
+    uint64_t sizes[...];
+    uint8_t encodings[...];
 };
 
 /* segment */
@@ -184,3 +214,25 @@ void fab_view_unmap(void *at, uint64_t bytes);
 /* lifeline */
 int fab_lifeline_start(struct fab_lifeline *lifeline);
 int fab_lifeline_ended(const struct fab_lifeline *lifeline);
+
+/* queue */
+int fab_queue_create(struct fab_queue *queue, int descriptor, uint64_t ring_bytes, uint32_t maxsize,
+                     uint64_t identity);
+int fab_queue_open(struct fab_queue *queue, int descriptor);
+void fab_queue_close(struct fab_queue *queue);
+void fab_queue_tune(struct fab_queue *queue, int64_t spin_ns);
+void fab_queue_allow(struct fab_queue *queue, uint64_t bytes);
+void fab_queue_set_travelled(struct fab_queue *queue);
+int fab_queue_travelled(const struct fab_queue *queue);
+uint64_t fab_queue_identity(const struct fab_queue *queue);
+int32_t fab_queue_put(struct fab_queue *queue, const uint8_t *body, uint64_t size, uint32_t encoding,
+                      int64_t deadline);
+int32_t fab_queue_put_many(struct fab_queue *queue, const struct fab_queue_batch *batch, int64_t deadline);
+int64_t fab_queue_get(struct fab_queue *queue, struct fab_queue_taken *taken, int64_t deadline);
+int32_t fab_queue_get_many(struct fab_queue *queue, struct fab_queue_taken *taken, uint32_t most,
+                           int64_t deadline);
+uint32_t fab_queue_size(const struct fab_queue *queue);
+uint32_t fab_queue_put_count(const struct fab_queue *queue);
+int fab_queue_task_done(struct fab_queue *queue, uint32_t count);
+int fab_queue_join(struct fab_queue *queue, int64_t deadline);
+int fab_queue_shutdown(struct fab_queue *queue, int immediate);

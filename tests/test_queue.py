@@ -1,0 +1,422 @@
+"""Queues in one process: multiprocessing's semantics, batches, the shutdown, threads, what cannot be pickled."""
+
+import copy
+import os
+import pickle
+import queue
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fabric.queue_ring
+from fabric import BackpressureError, ClosedError, JoinableQueue, LayoutError, Queue, ShutDown, SimpleQueue
+from fabric.queue_ring import BATCH_ITEMS
+
+PATIENCE = 30
+
+
+@pytest.fixture(params=[Queue, JoinableQueue, SimpleQueue], ids=lambda kind: kind.__name__)
+def any_queue(request):
+    made = request.param()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def q():
+    made = Queue()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small():
+    made = Queue(3)
+    yield made
+    made.close()
+
+
+class Refuses:
+    """Cannot be pickled."""
+
+    def __reduce__(self):
+        raise AttributeError("not this one")
+
+
+ITEMS = [b"", b"x" * 64, b"y" * 300_000, "text", 7, None, {"a": [1, 2.5]}, (True, frozenset({3})), bytearray(b"abc")]
+
+
+def test_what_is_put_is_got_in_order(any_queue):
+    for item in ITEMS:
+        any_queue.put(item)
+    assert [any_queue.get() for _ in ITEMS] == ITEMS
+    assert any_queue.empty()
+
+
+def test_items_of_a_batch_come_one_by_one_and_single_ones_in_a_batch(any_queue):
+    any_queue.put_many(ITEMS)
+    assert [any_queue.get() for _ in ITEMS] == ITEMS
+    for item in ITEMS[:2]:
+        any_queue.put(item)
+    assert any_queue.get_many() == ITEMS[:2]
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 64, 4_096, 65_536, 65_537, 3_000_000])
+def test_bytes_of_any_size_arrive_as_they_are(q, size):
+    body = os.urandom(size)
+    for _ in range(5):
+        q.put(body)
+    assert q.get() == body
+    got = q.get_many()
+    while len(got) < 4:
+        got += q.get_many()
+    assert got == [body] * 4
+    assert {*map(type, got)} == {bytes}
+
+
+def test_a_batch_of_many_items_of_mixed_sizes_keeps_its_order(q):
+    items = [os.urandom(n * 37 % 200_000) if n % 3 else n for n in range(BATCH_ITEMS * 2 + 17)]
+    q.put_many(items)
+    assert q.qsize() == len(items)
+    got = []
+    while len(got) < len(items):
+        got += q.get_many(700)
+    assert got == items
+
+
+def test_get_many_takes_what_is_there_up_to_the_number_asked_for(q):
+    q.put_many(range(3_000))
+    assert q.get_many(5) == [0, 1, 2, 3, 4]
+    assert q.get_many(2_500) == list(range(5, 2_505))
+    assert q.get_many(10_000) == list(range(2_505, 3_000))
+    with pytest.raises(queue.Empty):
+        q.get_many(block=False)
+    with pytest.raises(ValueError, match="max_items=0"):
+        q.get_many(0)
+
+
+def test_arrays_and_lambdas_travel(q):
+    array = np.arange(1_000_000.0)
+    q.put(array)
+    assert np.array_equal(q.get(), array)
+    q.put(lambda x: x + 1)
+    assert q.get()(1) == 2
+
+
+def test_a_full_queue_refuses_after_its_timeout_and_takes_again_when_one_is_got(small):
+    small.put_many("abc")
+    assert small.full()
+    for attempt in (lambda: small.put(1, False), lambda: small.put_nowait(1), lambda: small.put(1, timeout=0.02)):
+        with pytest.raises(queue.Full):
+            attempt()
+    with pytest.raises(queue.Full):
+        small.put(1, True, -1)
+    assert small.get() == "a"
+    small.put_nowait("d")
+    assert [small.get() for _ in range(3)] == ["b", "c", "d"]
+
+
+def test_a_timeout_takes_as_long_as_it_says(q, small):
+    small.put_many("abc")
+    for attempt, error in ((lambda: q.get(timeout=0.2), queue.Empty), (lambda: small.put(1, timeout=0.2), queue.Full)):
+        start = time.monotonic()
+        with pytest.raises(error):
+            attempt()
+        assert time.monotonic() - start >= 0.2
+
+
+def test_a_batch_that_does_not_fit_says_how_much_of_it_was_put(small):
+    with pytest.raises(queue.Full) as refused:
+        small.put_many([b"0", 1, "2", 3, 4], block=False)
+    assert refused.value.args == (3,)
+    assert small.get_many() == [b"0", 1, "2"]
+
+
+def test_the_number_of_items_is_exact_at_any_maxsize():
+    for maxsize in (1, 2, 7, BATCH_ITEMS + 1):
+        made = Queue(maxsize)
+        for n in range(maxsize):
+            assert (made.qsize(), made.full(), made.empty()) == (n, False, n == 0)
+            made.put_nowait(n)
+        assert made.full()
+        with pytest.raises(queue.Full):
+            made.put_nowait(0)
+        made.close()
+
+
+def test_an_empty_queue_refuses_a_get_and_a_late_item_ends_the_wait(q):
+    for attempt in (lambda: q.get(False), q.get_nowait, lambda: q.get(timeout=0.02), lambda: q.get(True, -1)):
+        with pytest.raises(queue.Empty):
+            attempt()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(q.get, timeout=PATIENCE)
+        q.put("late")
+        assert waiting.result() == "late"
+
+
+def test_a_put_that_waits_for_room_goes_on_when_there_is_some(small):
+    small.put_many("abc")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(small.put_many, "defghij")
+        assert [small.get(timeout=PATIENCE) for _ in range(10)] == list("abcdefghij")
+        waiting.result(PATIENCE)
+
+
+def test_a_closed_queue_is_a_value_error_and_its_emptiness_an_os_error():
+    for kind in (Queue, JoinableQueue):
+        unused, used = kind(), kind()
+        used.put(1)
+        for made in (unused, used):
+            made.close()
+            made.close()
+            made.join_thread()
+            for attempt in (
+                lambda made=made: made.put(1),
+                made.get,
+                made.get_many,
+                lambda made=made: made.put_many([1]),
+            ):
+                with pytest.raises(ValueError, match="is closed"):
+                    attempt()
+        assert unused.empty()
+        with pytest.raises(OSError, match="is closed"):
+            used.empty()
+
+
+def test_a_closed_simple_queue_is_an_os_error():
+    made = SimpleQueue()
+    made.close()
+    made.close()
+    for attempt in (made.empty, made.get, lambda: made.put(1), made.get_many, lambda: made.put_many([1])):
+        with pytest.raises(OSError, match="is closed"):
+            attempt()
+
+
+def test_join_thread_wants_a_closed_queue(q):
+    with pytest.raises(AssertionError, match="not closed"):
+        q.join_thread()
+    q.cancel_join_thread()
+
+
+def test_an_item_that_cannot_be_pickled_is_reported_and_the_queue_goes_on(capsys):
+    seen = []
+
+    class Noting(Queue):
+        @staticmethod
+        def _on_queue_feeder_error(e, obj):
+            seen.append((type(e), type(obj)))
+
+    made = Noting(1, ctx=None)
+    made.put(Refuses())
+    made.put_many([Refuses(), 5, Refuses()])
+    assert made.qsize() == 1
+    assert made.get() == 5
+    assert seen == [(AttributeError, Refuses)] * 3
+    made.close()
+    plain = Queue()
+    plain.put(Refuses())
+    assert "AttributeError: not this one" in capsys.readouterr().err
+    plain.close()
+
+
+def test_a_simple_queue_raises_what_pickling_raises():
+    made = SimpleQueue()
+    with pytest.raises(AttributeError, match="not this one"):
+        made.put(Refuses())
+    with pytest.raises(AttributeError, match="not this one"):
+        made.put_many([1, Refuses()])
+    assert made.empty()
+    made.close()
+
+
+class Breaks:
+    """Can be pickled and not unpickled."""
+
+    def __reduce__(self):
+        return _break, ()
+
+
+def _break():
+    raise ZeroDivisionError("made to")
+
+
+def test_an_item_that_cannot_be_unpickled_raises_and_the_rest_of_its_batch_is_told(q):
+    q.put(Breaks())
+    with pytest.raises(ZeroDivisionError, match="made to"):
+        q.get()
+    q.put_many([1, Breaks(), b"2", 3])
+    with pytest.raises(ZeroDivisionError, match="made to") as failed:
+        q.get_many()
+    assert failed.value.items == [1, b"2", 3]
+    assert q.empty()
+
+
+def test_a_shutdown_refuses_puts_and_lets_gets_empty_it(q):
+    q.put_many("ab")
+    q.shutdown()
+    for attempt in (lambda: q.put(1), lambda: q.put_nowait(1), lambda: q.put_many([1])):
+        with pytest.raises(ShutDown):
+            attempt()
+    assert [q.get(), q.get_nowait()] == ["a", "b"]
+    for attempt in (q.get, q.get_nowait, q.get_many):
+        with pytest.raises(ShutDown):
+            attempt()
+    q.shutdown()
+
+
+def test_an_immediate_shutdown_throws_away_what_is_there():
+    made = JoinableQueue(2)
+    made.put_many("ab")
+    assert made.get() == "a"
+    made.shutdown(immediate=True)
+    for attempt in (made.get, made.get_nowait, lambda: made.put("c")):
+        with pytest.raises(ShutDown):
+            attempt()
+    assert made.qsize() == 0
+    with pytest.raises(TimeoutError):
+        made.join(timeout=0.01)  # "a" is in somebody's hands
+    made.task_done()
+    made.join(timeout=PATIENCE)
+    made.close()
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+def test_a_shutdown_wakes_all_who_wait(immediate):
+    empty, full = Queue(), Queue(1)
+    full.put(0)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(empty.get) for _ in range(2)] + [pool.submit(full.put, n) for n in range(2)]
+        for made in (empty, full):
+            made.shutdown(immediate)
+        assert [type(one.exception(PATIENCE)) for one in waiting] == [ShutDown] * 4
+    empty.close()
+    full.close()
+
+
+def test_join_waits_for_the_last_task():
+    made = JoinableQueue()
+    made.join()
+    made.put_many(range(10))
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(made.join)
+        for _ in made.get_many():
+            assert not joined.done()
+            made.task_done()
+        joined.result(PATIENCE)
+    with pytest.raises(ValueError, match="too many times"):
+        made.task_done()
+    made.put_many(range(4))
+    made.task_done(4)
+    made.join(timeout=PATIENCE)
+    made.close()
+
+
+def test_threads_share_a_queue_and_nothing_is_lost_or_comes_twice():
+    made, producers, each = Queue(50), 4, 2_000
+    with ThreadPoolExecutor(2 * producers) as pool:
+        puts = [pool.submit(lambda p=p: [made.put((p, n)) for n in range(each)]) for p in range(producers)]
+        gets = [pool.submit(lambda: [made.get(timeout=PATIENCE) for _ in range(each)]) for _ in range(producers)]
+        for one in puts:
+            one.result(PATIENCE)
+        got = [one.result(PATIENCE) for one in gets]
+    for items in got:
+        for p in range(producers):
+            numbers = [n for producer, n in items if producer == p]
+            assert numbers == sorted(numbers)
+    assert sorted(item for items in got for item in items) == [(p, n) for p in range(producers) for n in range(each)]
+    made.close()
+
+
+def test_a_copy_and_a_pickle_are_the_same_queue(any_queue):
+    for other in (copy.copy(any_queue), pickle.loads(pickle.dumps(any_queue))):
+        other.put("to the other")
+        assert any_queue.get() == "to the other"
+        other.close()
+
+
+def test_a_pickle_of_a_queue_that_is_gone_says_so():
+    made = Queue()
+    data = pickle.dumps(made)
+    made.close()
+    with pytest.raises(ClosedError, match="does not have it open any more"):
+        pickle.loads(data)
+    other = Queue()  # in its place, most likely
+    with pytest.raises(ClosedError, match="does not have it open any more"):
+        pickle.loads(data)
+    other.close()
+
+
+def test_ctrl_c_ends_a_wait(q, small):
+    small.put_many("abc")
+    for wait in (q.get, q.get_many, lambda: small.put(1), lambda: small.put_many([1])):
+        struck = threading.Thread(target=_strike_when_asleep, args=(threading.get_native_id(),))
+        struck.start()
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+        struck.join()
+
+
+def _strike_when_asleep(thread):
+    deadline = time.monotonic() + PATIENCE
+    while "futex" not in _where(thread):
+        assert time.monotonic() < deadline, "it never slept"
+        os.sched_yield()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _where(thread):
+    with open(f"/proc/self/task/{thread}/wchan") as file:
+        return file.read()
+
+
+def test_a_handler_that_returns_lets_the_wait_go_on(q):
+    before = signal.signal(signal.SIGALRM, lambda *_: q.put("by the handler"))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert q.get(timeout=PATIENCE) == "by the handler"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_shortage_of_memory_is_an_error_before_and_what_was_put_is_there(monkeypatch):
+    made = None
+    limit = 100 << 20  # of which 64 MiB are left to others
+    monkeypatch.setattr("fabric.queue_holder.memory_left", lambda: limit - (_memory(made) if made else 0))
+    made = Queue()
+    made.put(b"first")
+    with pytest.raises(BackpressureError, match=r"needs 50,.* bytes of memory and 37,.* may be taken"):
+        made.put(b"x" * 50_000_000)
+    with pytest.raises(BackpressureError, match="may be taken"):
+        made.put_many([b"y" * 1_000_000] * 50)
+    assert _memory(made) < 36 << 20
+    assert made.get() == b"first"
+    left = made.qsize()
+    assert left > 20
+    assert made.get_many() == [b"y" * 1_000_000]
+    made.put("and it goes on")
+    assert [made.get() for _ in range(left)][-1] == "and it goes on"
+    made.close()
+
+
+def _memory(made):
+    return os.fstat(made._ring.descriptor).st_blocks * 512
+
+
+def test_garbage_in_the_memory_is_an_error_and_no_crash(q):
+    q.put_many([b"x" * 64] * 10)
+    header = os.pread(q._ring.descriptor, 4096, 0)
+    with open(f"/proc/self/fd/{q._ring.descriptor}", "r+b", buffering=0) as file:
+        file.seek(fabric.queue_ring.DATA_BYTES)
+        file.write(b"\xff" * 4096)
+        with pytest.raises(LayoutError, match="damaged"):
+            q.get()
+        file.seek(0)
+        file.write(b"\xff" * 8)
+        with pytest.raises(LayoutError, match="no queue of shm-fabric"):
+            copy.copy(q)
+        file.seek(0)
+        file.write(header)
