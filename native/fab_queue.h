@@ -34,9 +34,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+/* Q1: release would do for the records; the order before the bell, Q6, needs more. */
 #ifndef FAB_Q1
-#define FAB_Q1                                                                                               \
-    memory_order_seq_cst /* release would do for the records; the order before the bell needs more */
+#define FAB_Q1 memory_order_seq_cst
 #define FAB_Q2 memory_order_acquire
 #define FAB_Q3 memory_order_release
 #define FAB_Q4 memory_order_acquire
@@ -55,7 +55,7 @@
 
 /* Somebody may sleep: see fab_queue_wait.h. */
 struct fab_queue_bell {
-    _Atomic(uint32_t) sleepers;
+    _Atomic(uint32_t) sleepers; /* how often somebody went to sleep << 1 | is perhaps asleep */
     _Atomic(uint32_t) rings;
 };
 
@@ -112,6 +112,7 @@ struct fab_queue {
     uint32_t maxsize;
     int64_t spin_ns;            /* 0: never spin */
     _Atomic(int64_t) allowance; /* bytes of fresh memory that may be taken without a look at what is left */
+    _Atomic(uint32_t) alarms;   /* bells that did not come, see fab_queue_wait.h */
     struct fab_queue_pace getting;
     struct fab_queue_pace putting;
 };

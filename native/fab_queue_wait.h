@@ -3,16 +3,17 @@
  * fab_queue_wait.h - wait for items, for room, for all tasks to be done: spin a little, then sleep on a bell.
  *
  *   who changes something                        who waits
- *     store tail (head, done, state)               r = rings; sleepers++          Q5
- *     load sleepers; none: done        Q6          look again: is it there?       Q7
+ *     store tail (head, done, state)               r = rings; sleepers: one more, and ASLEEP        Q5
+ *     load sleepers; not ASLEEP: done    Q6        look again: is it there?                         Q7
  *     rings++, wake as many as there is work for   sleep while rings == r
- *     nobody was asleep: sleepers = 0, unless it has changed since
+ *     nobody was asleep: not ASLEEP, unless `sleepers` has changed since
  *
  * All of these are seq_cst: either the waker sees the sleeper, or the sleeper sees the change. `sleepers` is no
  * count that somebody would have to take back: it only says that a system call may be worth it, and a waker
- * that finds nobody resets it. So a process that is killed in its sleep leaves nothing behind. One that is killed
- * between its change and the bell, or when it was woken and has taken nothing yet, leaves others asleep: no sleep
- * is longer than FAB_SAFETY_NS.
+ * that finds nobody says no. (It must count all the same: with a bare flag, or a count that goes back to 0, a
+ * waker that was stopped before its last line takes away what another sleeper has said since.) So a process that
+ * is killed in its sleep leaves nothing behind. One that is killed between its change and the bell, or when it
+ * was woken and has taken nothing yet, leaves others asleep: no sleep is longer than FAB_SAFETY_NS.
  */
 #ifndef FAB_QUEUE_WAIT_H
 #define FAB_QUEUE_WAIT_H
@@ -28,6 +29,8 @@
 #define FAB_Q6 memory_order_seq_cst
 #define FAB_Q7 memory_order_seq_cst
 #endif
+
+#define FAB_QUEUE_ASLEEP 1u /* the lowest bit of `sleepers`; above it, how often somebody went to sleep */
 
 /* States of a queue; they only grow. */
 #define FAB_QUEUE_OPEN 0u
@@ -72,25 +75,33 @@ static inline long fab_queue_futex(_Atomic(uint32_t) *word, int what, uint32_t v
 /* Wake up to `most` of those who wait, after what they wait for was stored. Never waits. */
 static inline void fab_queue_ring(struct fab_queue_bell *bell, uint32_t most) {
     uint32_t sleepers = atomic_load_explicit(&bell->sleepers, FAB_Q6);
-    if (sleepers == 0)
+    if ((sleepers & FAB_QUEUE_ASLEEP) == 0)
         return;
     atomic_fetch_add_explicit(&bell->rings, 1, FAB_Q6);
     if (fab_queue_futex(&bell->rings, FUTEX_WAKE, most < INT_MAX ? most : INT_MAX, NULL) == 0)
-        (void)atomic_compare_exchange_strong_explicit(&bell->sleepers, &sleepers, 0, FAB_Q6,
-                                                      memory_order_relaxed);
+        (void)atomic_compare_exchange_strong_explicit(
+            &bell->sleepers, &sleepers, sleepers & ~FAB_QUEUE_ASLEEP, FAB_Q6, memory_order_relaxed);
 }
 
-/* Sleep until the bell rings, at most `limit_ns`. Returns 0, or -EINTR for a signal. */
-static inline int fab_queue_sleep(const struct fab_queue *q, enum fab_queue_wish wish, int64_t limit_ns) {
+/* Sleep until the bell rings, at most `limit_ns`. Returns 0, or -EINTR for a signal. What is found after a sleep
+ * as long as the safety net, without a bell, is an alarm: its publisher was killed, or the order above is broken. */
+static inline int fab_queue_sleep(struct fab_queue *q, enum fab_queue_wish wish, int64_t limit_ns) {
     struct fab_queue_bell *bell = fab_queue_bell_of(q, wish);
     struct timespec limit = {.tv_sec = limit_ns / 1000000000, .tv_nsec = limit_ns % 1000000000};
+    struct timespec late = {.tv_nsec = FAB_LATE_BELL_NS};
     uint32_t rings = atomic_load_explicit(&bell->rings, FAB_Q5);
-    if (atomic_fetch_add_explicit(&bell->sleepers, 1, FAB_Q5) == UINT32_MAX)
-        atomic_fetch_add_explicit(&bell->sleepers, 1, FAB_Q5); /* it must not be 0 */
+    uint32_t sleepers = atomic_load_explicit(&bell->sleepers, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(
+        &bell->sleepers, &sleepers, (sleepers + 2) | FAB_QUEUE_ASLEEP, FAB_Q5, memory_order_relaxed))
+        ;
     if (fab_queue_granted(q, wish))
         return 0;
-    long rc = fab_queue_futex(&bell->rings, FUTEX_WAIT, rings, &limit);
-    return rc != 0 && errno == EINTR ? -EINTR : 0;
+    if (fab_queue_futex(&bell->rings, FUTEX_WAIT, rings, &limit) == 0)
+        return 0;
+    if (errno == ETIMEDOUT && limit_ns == FAB_SAFETY_NS && fab_queue_granted(q, wish) &&
+        fab_queue_futex(&bell->rings, FUTEX_WAIT, rings, &late) != 0 && errno == ETIMEDOUT)
+        atomic_fetch_add_explicit(&q->alarms, 1, memory_order_relaxed); /* for tests */
+    return errno == EINTR ? -EINTR : 0;
 }
 
 static inline int fab_queue_spin(const struct fab_queue *q, enum fab_queue_wish wish, int64_t budget_ns,
