@@ -35,6 +35,7 @@ BENCHES = (
     "threshold",
     "growth",
     "streams",
+    "queues",
 )
 CURVES = ("sizes", "threshold")  # what --plot draws
 REQUIREMENTS = "requirements"

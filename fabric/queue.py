@@ -85,7 +85,7 @@ class Queue(RingHolder):
         if ring is None:
             raise ValueError(f"Queue {self!r} is closed")
         encoding, data = ring.get(FOR_EVER if block and timeout is None else deadline_of(block, timeout))
-        return data if encoding == RAW and type(data) is bytes else decode(encoding, data)
+        return data if encoding == RAW else decode(encoding, data)
 
     def put_nowait(self, obj: Any) -> None:
         """Put an item, or raise queue.Full at once."""

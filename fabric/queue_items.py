@@ -52,7 +52,7 @@ def encode(item: Any, travelled: Callable[[], bool]) -> tuple[int, bytes]:
     return PICKLED, data
 
 
-def decode(encoding: int, data: bytes | memoryview) -> Any:
+def decode(encoding: int, data: bytes) -> Any:
     """Return the item.
 
     Raises: whatever unpickling raises; EncodingError when it is no item.
@@ -60,7 +60,7 @@ def decode(encoding: int, data: bytes | memoryview) -> Any:
     if encoding == PICKLED:
         return pickle.loads(data)
     if encoding == RAW:
-        return bytes(data)
+        return data
     if encoding != TWICE:
         raise EncodingError(f"this version knows no encoding {encoding} of items in a queue")
     end = _HEAD.size + _HEAD.unpack_from(data)[0]

@@ -3,7 +3,7 @@
  * fab_queue_memory.h - where the records of a queue lie, and which bytes of its ring have memory.
  *
  *            warm                                 freed      head           tail      fresh
- *   | kept: 8 MiB at most | no memory: punched out |  done    | records       | memory | none yet ... 64 GiB |
+ *   | kept: 32 MiB at most | no memory: punched out |  done    | records       | memory | none yet ... 64 GiB |
  *
  *   record   | size u64 | check u32 | encoding u32 | body | up to 16 |
  *   padding  | a record of encoding FAB_QUEUE_PADDING up to the end of the ring
@@ -24,7 +24,7 @@
 #endif
 
 #define FAB_QUEUE_PADDING 255u
-#define FAB_QUEUE_WARM_BYTES (UINT64_C(8) << 20)   /* that keep their memory for as long as the queue lives */
+#define FAB_QUEUE_WARM_BYTES (UINT64_C(32) << 20)   /* that keep their memory for as long as the queue lives */
 #define FAB_QUEUE_STEP_BYTES (UINT64_C(128) << 10) /* of memory taken at a time */
 #define FAB_QUEUE_FREE_BYTES (UINT64_C(1) << 20)   /* given back at a time: a system call */
 #define FAB_QUEUE_REWIND_BYTES (UINT64_C(128) << 10)

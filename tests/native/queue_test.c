@@ -111,9 +111,8 @@ static void memory_is_given_back_behind_head(void) {
         uint64_t memory = put % 64 == 0 ? queue_memory(&w) : 0;
         most = memory > most ? memory : most;
     }
-    CHECK(most > FAB_QUEUE_WARM_BYTES / 2);
-    CHECK(most <
-          2 * FAB_QUEUE_WARM_BYTES + 2 * FAB_QUEUE_FREE_BYTES + 2 * FAB_QUEUE_STEP_BYTES + FAB_QUEUE_DATA);
+    CHECK(most > fab_queue_warm(&w.q));
+    CHECK(most < fab_queue_warm(&w.q) + 2 * FAB_QUEUE_FREE_BYTES + 2 * FAB_QUEUE_STEP_BYTES + FAB_QUEUE_DATA);
     queue_world_close(&w);
 }
 
@@ -127,9 +126,9 @@ static void a_backlog_leaves_little_and_the_queue_begins_anew(void) {
         CHECK(queue_memory(&w) > 40000000);
         for (uint64_t n = 0; n < 400; n++)
             queue_get(&w, n, 100000);
-        CHECK(queue_memory(&w) < FAB_QUEUE_WARM_BYTES + FAB_QUEUE_FREE_BYTES + (UINT64_C(1) << 20));
+        CHECK(queue_memory(&w) < fab_queue_warm(&w.q) + FAB_QUEUE_FREE_BYTES + (UINT64_C(1) << 20));
         CHECK_EQ(queue_put(&w, 7, 5000), 1);
-        CHECK(queue_memory(&w) <= FAB_QUEUE_WARM_BYTES + FAB_QUEUE_STEP_BYTES + FAB_QUEUE_DATA);
+        CHECK(queue_memory(&w) <= fab_queue_warm(&w.q) + FAB_QUEUE_STEP_BYTES + FAB_QUEUE_DATA);
         queue_get(&w, 7, 5000);
         CHECK(fab_queue_offset(&w.q, fab_queue_position(atomic_load(&w.q.shared->head))) < 1000);
     }
