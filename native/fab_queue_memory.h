@@ -24,7 +24,7 @@
 #endif
 
 #define FAB_QUEUE_PADDING 255u
-#define FAB_QUEUE_WARM_BYTES (UINT64_C(32) << 20)   /* that keep their memory for as long as the queue lives */
+#define FAB_QUEUE_WARM_BYTES (UINT64_C(32) << 20)  /* that keep their memory for as long as the queue lives */
 #define FAB_QUEUE_STEP_BYTES (UINT64_C(128) << 10) /* of memory taken at a time */
 #define FAB_QUEUE_FREE_BYTES (UINT64_C(1) << 20)   /* given back at a time: a system call */
 #define FAB_QUEUE_REWIND_BYTES (UINT64_C(128) << 10)
