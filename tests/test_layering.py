@@ -62,8 +62,14 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.workers.logs",
         "fabric.payloads",
     ),
-    ("fabric.workers.vault", "fabric.callables", "fabric.task_runner", "fabric.pace", "fabric.chunking"),
-    ("fabric.workers.vault", "fabric.queue_holder"),
+    (
+        "fabric.workers.vault",
+        "fabric.queue_holder",
+        "fabric.callables",
+        "fabric.task_runner",
+        "fabric.pace",
+        "fabric.chunking",
+    ),
     (
         "fabric.workers.keeper",
         "fabric.workers.ledger",
