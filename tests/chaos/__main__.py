@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=("retry", "fail", "snapshot"), default="retry")
     parser.add_argument("--tight", action="store_true", help="the smallest lanes and outboxes")
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=0.0, help="end after so many with what was done; 0: never")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a wait is a hang")
     asked = parser.parse_args()
     logging.getLogger("fabric").setLevel(logging.ERROR)  # a line for each kill is no news here
@@ -28,9 +29,8 @@ def main() -> int:
     if asked.what == "family":
         outcome = _families(asked.seed, asked.kills)
     else:
-        plan = Plan(
-            asked.seed, asked.kills, asked.messages, asked.mode, asked.workers, asked.patience, tight=asked.tight
-        )
+        how = {"minutes": asked.minutes, "tight": asked.tight}
+        plan = Plan(asked.seed, asked.kills, asked.messages, asked.mode, asked.workers, asked.patience, **how)
         run(Plan(asked.seed, kills=3, mode=asked.mode, workers=asked.workers))  # warms up what is made once
         leaks = Leaks()
         outcome = run(plan)

@@ -38,9 +38,18 @@ class Plan:
     mode: str = "retry"
     workers: int = 3
     patience: float = 60.0
-    most: int = 1 << 18  # messages to one agent
+    minutes: float = 0.0  # after which it ends with what was done; 0: never
     server: bool = True
     tight: bool = False  # the smallest lanes and outboxes, so that all of them are full most of the time
+
+    @property
+    def most(self) -> int:
+        """How many messages one agent may get: 100 a kill were seen, where the schedule lets most of them through."""
+        return max(1 << 18, self.kills << 9, self.messages)
+
+    def over(self, began: float) -> bool:
+        """Is the time up that the plan may take?"""
+        return self.minutes > 0 and time.monotonic() > began + 60 * self.minutes
 
 
 @dataclass
@@ -106,9 +115,10 @@ class _Chaos:
             stream.failed = failed
             stream.start()
         striker.start()
+        began = time.monotonic()
         try:
             while (striker.is_alive() or self._completed() < self.plan.messages) and not failed.wait(0.05):
-                if not any(stream.is_alive() for stream in self.streams):
+                if self.plan.over(began) or not any(stream.is_alive() for stream in self.streams):
                     break
         finally:
             over.set()
