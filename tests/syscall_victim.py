@@ -136,12 +136,21 @@ def hang(diary):
     time.sleep(100)
 
 
+def grow_heap(diary):
+    """Have malloc ask for more heap, and use what it gives."""
+    mark(1)
+    blocks = [bytes(100_000) for _ in range(100)]  # below what malloc maps apart
+    diary.note(phase=6, left=[], bytes=sum(map(len, blocks)))
+    mark(6)
+
+
 SCENARIOS = {
     "nothing": lambda diary: None,
     "forkserver": lambda diary: live(diary, "forkserver"),
     "spawn": lambda diary: live(diary, "spawn"),
     "leaves-a-process": leave_a_process,
     "hangs": hang,
+    "grows": grow_heap,
 }
 
 

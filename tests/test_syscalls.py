@@ -106,3 +106,10 @@ def test_the_call_that_is_to_be_hit_is_hit(tracer):
     [step] = tracer.run("coordinator", "EMFILE", 1, sticky=True).errors
     assert (step["phase"], step["error"]) == (1, "FabricError")
     assert "memfd_create: Too many open files" in step["text"]
+
+
+def test_a_heap_that_cannot_grow_is_told_as_the_kernel_tells_it(tracer):
+    outcomes = [tracer.run("coordinator", "ENOMEM", when, scenario="grows") for when in range(1, 6)]
+    assert "brk" in {outcome.facts["hit"] for outcome in outcomes}
+    for outcome in outcomes:  # malloc goes on, with memory that it maps
+        assert (outcome.facts["signal"], outcome.problem()) == (0, ""), outcome

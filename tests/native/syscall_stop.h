@@ -2,8 +2,10 @@
 /*
  * syscall_stop.h - at a system call's entry: which it is, what may be done to it, and how to have it fail.
  *
- * A call is skipped by changing its number to -1 at its entry, and given its error at its exit. Only here does
- * anything know the CPU.
+ * A call is skipped by changing its number to -1 at its entry, and given its error at its exit. Save brk, which
+ * never returns an error: where it fails, and where it is asked for 0, it returns the break as it is. To return -ENOMEM
+ * there would tell the C library that the heap had grown to the end of the address space. Only here does anything
+ * know the CPU.
  */
 #ifndef SYSCALL_STOP_H
 #define SYSCALL_STOP_H
@@ -173,27 +175,43 @@ static int action_fits(const struct action *action, pid_t tid, const struct __pt
 }
 
 #if defined(__x86_64__)
-static void call_skip(pid_t tid) {
-    ptrace(PTRACE_POKEUSER, tid, (void *)offsetof(struct user_regs_struct, orig_rax), (void *)-1L);
+static void call_skip(pid_t tid, long number) {
+    if (number == SYS_brk)
+        ptrace(PTRACE_POKEUSER, tid, (void *)offsetof(struct user_regs_struct, rdi), (void *)0L);
+    else
+        ptrace(PTRACE_POKEUSER, tid, (void *)offsetof(struct user_regs_struct, orig_rax), (void *)-1L);
 }
 
-static void call_fail(pid_t tid, int error) {
-    ptrace(PTRACE_POKEUSER, tid, (void *)offsetof(struct user_regs_struct, rax), (void *)(long)-error);
+/* `argument` is the first one that the call had: the caller may count on finding it in its register still. */
+static void call_fail(pid_t tid, long number, unsigned long argument, int error) {
+    if (number == SYS_brk)
+        ptrace(PTRACE_POKEUSER, tid, (void *)offsetof(struct user_regs_struct, rdi), (void *)argument);
+    else
+        ptrace(PTRACE_POKEUSER, tid, (void *)offsetof(struct user_regs_struct, rax), (void *)(long)-error);
 }
 #elif defined(__aarch64__)
-static void call_skip(pid_t tid) {
-    int none = -1;
-    struct iovec part = {&none, sizeof none};
-    ptrace(PTRACE_SETREGSET, tid, (void *)NT_ARM_SYSTEM_CALL, &part);
-}
-
-static void call_fail(pid_t tid, int error) {
+static void first_register(pid_t tid, unsigned long long value) {
     struct user_regs_struct registers;
     struct iovec part = {&registers, sizeof registers};
     if (ptrace(PTRACE_GETREGSET, tid, (void *)NT_PRSTATUS, &part) != 0)
         return;
-    registers.regs[0] = (unsigned long long)-error;
+    registers.regs[0] = value;
     ptrace(PTRACE_SETREGSET, tid, (void *)NT_PRSTATUS, &part);
+}
+
+static void call_skip(pid_t tid, long number) {
+    int none = -1;
+    struct iovec part = {&none, sizeof none};
+    if (number == SYS_brk)
+        first_register(tid, 0);
+    else
+        ptrace(PTRACE_SETREGSET, tid, (void *)NT_ARM_SYSTEM_CALL, &part);
+}
+
+static void call_fail(pid_t tid, long number, unsigned long argument, int error) {
+    (void)argument; /* its register is the result's here */
+    if (number != SYS_brk)
+        first_register(tid, (unsigned long long)-error);
 }
 #else
 #error "say here how a system call is skipped on this CPU"

@@ -31,6 +31,8 @@ struct task {
     pid_t tgid; /* 0: stopped at birth, and its parent has not told of it yet */
     char name[NAME_MAX_];
     int fails; /* the call that it is in gets the error when it ends */
+    long call; /* that call */
+    unsigned long argument;
 };
 
 static struct task tasks[TASKS_MAX];
@@ -122,8 +124,10 @@ static void at_entry(struct task *task, const struct __ptrace_syscall_info *info
     if (run.action.error == 0) {
         kill(task->tgid, SIGKILL);
     } else {
-        call_skip(task->tid);
+        call_skip(task->tid, number);
         task->fails = 1;
+        task->call = number;
+        task->argument = (unsigned long)info->entry.args[0];
     }
 }
 
@@ -133,7 +137,7 @@ static void at_call(struct task *task) {
         if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
             at_entry(task, &info);
         } else if (info.op == PTRACE_SYSCALL_INFO_EXIT && task->fails) {
-            call_fail(task->tid, run.action.error);
+            call_fail(task->tid, task->call, task->argument, run.action.error);
             task->fails = 0;
         }
     }
