@@ -43,6 +43,8 @@ class Arena:
         self.size = len(self._own)
         self._hurry = threading.local()
         self.wait: Callable[[Callable[[], bool], float], bool] | None = None  # (reached, deadline) -> in time?
+        self.waits_once = False  # is one wait in vain enough, until so much is had again? Else each block is waited for
+        self._in_vain = math.inf  # the least bytes that were waited for in vain
         lending.allow(_FRESH_AT_ONCE)  # the first are had without a look
 
     # Taking and filling blocks.
@@ -53,28 +55,38 @@ class Arena:
         Raises:
             MessageTooLargeError: it is more than the whole arena.
             BackpressureError: there is no room, or no memory; it says of which, and what to do.
+            TimeoutError: likewise, when the sender's own time was up first; see `hurry`.
         """
         if size > self.size > 0:  # 0: closed, which `_take` says
             raise MessageTooLargeError(size, self.size)
         offset = self._take(size)
+        late = False
         if offset < 0 and patient and self.wait is not None:
-            found: list[int] = []
-
-            def came() -> bool:
-                found[:] = [self._take(size)]
-                return found[0] >= 0
-
-            deadline = min(time.monotonic() + self._patience, getattr(self._hurry, "deadline", math.inf))
-            if deadline > time.monotonic():
-                self.wait(came, deadline)
-            offset = found[0] if found else offset
+            offset, late = self._await(size, offset, self.wait)
         if offset < 0:
-            raise self._refusal(offset, size)
+            raise self._refusal(offset, size, late)  # kept in no name: its traceback would keep what callers hold
+        if size >= self._in_vain:
+            self._in_vain = math.inf
         return Piece(offset, offset, size, False)
+
+    def _await(self, size: int, offset: int, wait: Callable[[Callable[[], bool], float], bool]) -> tuple[int, bool]:
+        """Wait until a block can be taken. Returns what `_take` said last, and whether the sender had less time."""
+
+        def came() -> bool:
+            nonlocal offset
+            offset = self._take(size)
+            return offset >= 0
+
+        own, limit = time.monotonic() + self._patience, getattr(self._hurry, "deadline", math.inf)
+        deadline = min(own, limit)
+        hopeless = self.waits_once and size >= self._in_vain
+        if deadline > time.monotonic() and not hopeless and not wait(came, deadline):
+            self._in_vain = min(self._in_vain, size)
+        return offset, 0 < limit < own
 
     @contextlib.contextmanager
     def hurry(self, deadline: float) -> Iterator[None]:
-        """Have this thread wait for room no longer than until then (monotonic seconds)."""
+        """Have this thread wait for room no longer than until then (monotonic seconds); 0: it does not wait at all."""
         self._hurry.deadline = deadline
         try:
             yield
@@ -188,14 +200,15 @@ class Arena:
         self.lending.allow(min(left, size + _FRESH_AT_ONCE))
         return True
 
-    def _refusal(self, problem: int, size: int) -> BackpressureError:
+    def _refusal(self, problem: int, size: int, late: bool) -> Exception:
+        kind = TimeoutError if late else BackpressureError
         used, _, largest, loans, total, _ = self.usage()
         if problem == -errno.ENOMEM:
-            return BackpressureError(
+            return kind(
                 f"a payload of {size:,} bytes was asked for, and {max(0, self._memory_left()):,} bytes of memory are "
                 "left on this machine or in its control group: free memory, or raise the container's limit"
             )
-        return BackpressureError(
+        return kind(
             f"a payload of {size:,} bytes was asked for, and the arena of this process has {total - used:,} of "
             f"{total:,} bytes free ({largest:,} in one stretch; {loans:,} payloads are in receivers' hands): "
             "let go of arrays that were received, or raise arena_bytes"

@@ -274,7 +274,7 @@ class Switchboard:
         """Encode a body, and wait for room in the arena no longer than the caller is ready to."""
         if wait and timeout is None:
             return self.codec.encode(body, json)
-        with self._hurry(deadline_of(timeout if wait else 0.0)):
+        with self._hurry(deadline_of(timeout) if wait else _NOW):
             return self.codec.encode(body, json)
 
     def _hurry(self, deadline: float | None) -> contextlib.AbstractContextManager[None]:

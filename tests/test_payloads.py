@@ -316,6 +316,20 @@ def test_replies_that_are_all_kept_end_in_an_error_that_says_so(real):
     assert all_came_back(real, first, second)
 
 
+def test_replies_that_find_no_room_wait_once_for_all_of_them():
+    patience = 1.0
+    with Fabric(workers=1, arena_bytes=SMALL_ARENA, arena_timeout=patience) as fab:
+        (holder,) = fab.spawn_batch(Holder, 1)
+        begun = time.monotonic()
+        replies = fab.ask_many([holder] * 40, [("make", 1, 4 << 20)] * 40, timeout=PATIENCE, return_exceptions=True)
+        assert sum(isinstance(reply, AgentError | EncodingError) for reply in replies) >= 36
+        assert time.monotonic() - begun < 18 * patience, "each of 36 waited"
+        del replies
+        gc.collect()
+        kept = [holder.ask(("make", 1, 4 << 20), timeout=PATIENCE) for _ in range(3)]  # there is room again
+        assert len(kept) == 3
+
+
 def test_a_handler_that_fills_its_arena_is_told_so_at_once(real):
     first, second = holders_of(real)
     count, why = first.ask(("flood", BIG), timeout=PATIENCE)
@@ -340,12 +354,14 @@ def test_a_timeout_bounds_how_long_a_full_arena_is_waited_for():
                 "ask_each": lambda: group.ask_each([body, body], timeout=0.1),
                 "ask_many": lambda: fab.ask_many(list(group), [body] * 2, timeout=0.1),
                 "tell_many": lambda: fab.tell_many(list(group), [body] * 2, timeout=0.1),
+                "tell without any": lambda: group[0].tell(body, timeout=0),
                 "tell_nowait": lambda: group[0].tell_nowait(body),
                 "submit_nowait": lambda: group[0].submit_nowait(body),
             }
             for way, send in ways.items():
                 begun = time.monotonic()
-                with pytest.raises((BackpressureError, TimeoutError), match="5,242,880 bytes was asked for"):
+                error = BackpressureError if "nowait" in way else TimeoutError
+                with pytest.raises(error, match="5,242,880 bytes was asked for"):
                     send()
                 assert time.monotonic() - begun < PATIENCE, way
             assert group[0].ask(bytes(1 << 20), timeout=PATIENCE) == bytes(1 << 20), "what fits a lane goes there"

@@ -99,6 +99,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     outbox = Outbox(peer, senders, intent)
     if arena is not None:
         outbox.guard = arena.lock
+        arena.waits_once = True  # all agents here stand still meanwhile
     first_token = time.monotonic_ns() // 1000 % 2**43  # nobody asks more than once a microsecond
     host = Host(segment.layout.identity, codec, outbox, peer.table, config.publish_after_us, first_token)
     host.cursor = cursor
