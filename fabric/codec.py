@@ -71,7 +71,7 @@ class Large(Protocol):
 
     @property
     def expected(self) -> bool: ...
-    def encode(self, body: Any, json: bool | None) -> tuple[int, Data]: ...
+    def encode(self, codec: "Codec", body: Any, json: bool | None) -> tuple[int, Data]: ...
     def whole(self, encoding: int, data: bytes) -> tuple[int, Data]: ...
     def size_of(self, body: Any) -> int: ...
 
@@ -96,7 +96,6 @@ class Codec:
             NONE: _load_none,
             ERROR: _load_error,
             RECORDS: Chunk,
-            CHUNK: self._load_chunk,
         }
 
     def lend(self, large: Large, threshold: int) -> None:
@@ -117,7 +116,7 @@ class Codec:
             return self._encode_chunk(body, json)
         if self._large is None or type(body) is Packed:
             return self.encode_inline(body, json)
-        return self._large.encode(body, json)
+        return self._large.encode(self, body, json)
 
     def large_bytes(self, body: Any) -> int:
         """Return about how many bytes a body has that goes through the arena; 0 for one that does not."""
@@ -247,7 +246,7 @@ class Codec:
         """
         if encoding == RAW:
             return data
-        decoder = self._decoders.get(encoding)
+        decoder = self._load_chunk if encoding == CHUNK else self._decoders.get(encoding)
         if decoder is None:
             raise EncodingError(f"this version knows no encoding {encoding}")
         try:
@@ -261,7 +260,7 @@ class Codec:
         """Decode bodies of one encoding; one that cannot be decoded becomes an Undecodable."""
         if encoding == RAW:
             return parts if type(parts) is list else list(parts)
-        decoder = self._decoders.get(encoding)
+        decoder = self._load_chunk if encoding == CHUNK else self._decoders.get(encoding)
         if decoder is not None:
             try:
                 decoded = list(map(decoder, parts))

@@ -45,12 +45,11 @@ class Out:
 class Large:
     """Encodes with an arena. Any thread."""
 
-    def __init__(self, arena: Arena, threshold: int, inline_limit: int, codec: Codec) -> None:
+    def __init__(self, arena: Arena, threshold: int, inline_limit: int) -> None:
         """`inline_limit`: bodies up to this go through a lane when the arena has no room."""
         self._arena = arena
         self._threshold = threshold
         self._inline_limit = inline_limit
-        self._codec = codec
         self._expecting = 0
 
     @property
@@ -58,24 +57,25 @@ class Large:
         """Were recent bodies large?"""
         return self._expecting > 0
 
-    def encode(self, body: Any, json: bool | None) -> tuple[int, Data]:
-        """Encode a body, large or not. Raises as fabric.codec.Codec.encode."""
+    def encode(self, codec: Codec, body: Any, json: bool | None) -> tuple[int, Data]:
+        """Encode a body, large or not, for its codec. Raises as fabric.codec.Codec.encode."""
         kind = type(body)
         if kind is ndarray_type():
             described = description(body.dtype)
             if described is not None:
-                return self._encode_array(body, described)
+                return self._encode_array(codec, body, described)
         out = Out(self._threshold) if self._expecting else None
-        encoding, data = self._codec.encode_inline(body, json, out)
+        encoding, data = codec.encode_inline(body, json, out)
         if out is None and encoding == PICKLE and len(data) >= self._threshold:
             out = Out(self._threshold)
-            encoding, data = self._codec.encode_inline(body, json, out)
+            encoding, data = codec.encode_inline(body, json, out)
         taken = [] if out is None else out.taken
         if (len(data) < self._threshold and not taken) or encoding in (ERROR, NONE):
             self._expecting = max(0, self._expecting - 1)
             return encoding, data
         self._expecting = _EXPECTED_FOR
-        return self._parcelled(body, json, encoding, data, taken)
+        parcel = self._parcelled(encoding, data, taken)
+        return codec.encode_inline(body, json) if parcel is None else parcel
 
     def size_of(self, body: Any) -> int:
         """Return about how many bytes a body has, encoded: 0 when that cannot be said."""
@@ -95,15 +95,15 @@ class Large:
                 return encoding, data
             raise
 
-    def _encode_array(self, body: Any, described: bytes) -> tuple[int, Data]:
+    def _encode_array(self, codec: Codec, body: Any, described: bytes) -> tuple[int, Data]:
         if body.nbytes < self._threshold:
-            return self._codec.encode_inline(body, None)
+            return codec.encode_inline(body, None)
         small = body.nbytes + _PARCEL_BYTES <= self._inline_limit
         try:
             piece = self._stored_array(body, patient=not small)
         except BackpressureError:
             if small:
-                return self._codec.encode_inline(body, None)
+                return codec.encode_inline(body, None)
             raise
         return NDARRAY | LENT, self._arena.parcel([piece], array_head(body, described))
 
@@ -118,9 +118,8 @@ class Large:
         numpy.copyto(numpy.ndarray(body.shape, body.dtype, self._arena.memory(piece)), body)
         return piece
 
-    def _parcelled(
-        self, body: Any, json: bool | None, encoding: int, data: bytes, taken: list[memoryview]
-    ) -> tuple[int, Data]:
+    def _parcelled(self, encoding: int, data: bytes, taken: list[memoryview]) -> tuple[int, Data] | None:
+        """Put a pickle, or the buffers that were taken out of it, into the arena; None: it is to go through a lane."""
         total = len(data) + sum(buffer.nbytes for buffer in taken) + _PARCEL_BYTES
         whole = len(data) >= self._threshold or total - _PARCEL_BYTES == len(data)
         small = total <= self._inline_limit
@@ -128,7 +127,7 @@ class Large:
             return encoding | LENT, self._stored([memoryview(data)] * whole + taken, b"" if whole else data, not small)
         except BackpressureError:
             if small:
-                return self._codec.encode_inline(body, json)
+                return None
             raise
 
     def _stored(self, buffers: list[memoryview], inline: bytes, patient: bool) -> Parcel:

@@ -37,5 +37,5 @@ def open_arena(
     receiver.borrow(Views(segment, receipts, functools.partial(segment.head_of, process)))
     arena = Arena(segment, lending, config.arena_timeout, memory_left)
     lanes = [peer.body_limit(lane) for lane in range(peer.processes) if lane != process or process]
-    codec.lend(Large(arena, config.arena_threshold, min(lanes), codec), config.arena_threshold)
+    codec.lend(Large(arena, config.arena_threshold, min(lanes)), config.arena_threshold)
     return arena

@@ -1,9 +1,26 @@
 """The fabric as users use it: real workers, real lanes."""
 
+import gc
+import weakref
+from pathlib import Path
+
 import pytest
 
 from fabric import AgentError, AgentNotFoundError, ClosedError, Fabric
+from fabric.codec import Codec
+from fabric.large import Large
+from fabric.parcel import Parcel
 from tests.agents import Counter, Echo, Recorder, Relay
+from tests.ends import PAGE, ends
+
+
+@pytest.fixture
+def no_collection():
+    """Have the garbage collector rest."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +95,32 @@ def test_a_closed_fabric_refuses():
         echo = fabric.spawn_batch(Echo, 1)[0]
     with pytest.raises(ClosedError):
         echo.ask(1)
+
+
+def _mapped():
+    """The mappings of segments, by address and inode: another fabric of this module may be open."""
+    return {line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if "/memfd:" in line}
+
+
+def test_a_closed_fabric_has_nothing_mapped_though_no_garbage_is_collected(no_collection):
+    before = _mapped()
+    fabric = Fabric(workers=1)
+    echo = fabric.spawn_batch(Echo, 1)[0]
+    with fabric.loan((1 << 20,), "u1") as array:
+        assert (echo.ask(array) == array).all()
+    del array
+    assert _mapped() > before
+    fabric.close()
+    del fabric, echo
+    assert _mapped() == before
+
+
+def test_a_codec_goes_with_its_last_name_though_no_garbage_is_collected(no_collection):
+    with ends(2) as (process, _):
+        codec = Codec()
+        codec.lend(Large(process.arena, PAGE, inline_limit=PAGE), PAGE)
+        assert codec.decode(*codec.encode(b"small")) == b"small"
+        assert type(codec.encode(bytes(2 * PAGE))[1]) is Parcel
+        seen = weakref.ref(codec)
+        del codec
+        assert seen() is None
