@@ -65,12 +65,12 @@ class Sender:
 
     def _send_parcel(self, meta: int, target: int, correlation: int, parcel: Parcel, sender: int) -> bool:
         with self.lock:
-            data = parcel.lend(self._lane)
-            sent = True  # until we know better: an interrupt may come behind the store; a loan too many does no harm
+            peer, data = self._peer, parcel.lend(self._lane)
+            tail, sent = peer.tail(self._lane), True  # until we know better: a loan too many does no harm
             try:
-                sent = self._peer.send(self._lane, meta, target, sender, correlation, data)
-            except FabricError:
-                sent = False
+                sent = peer.send(self._lane, meta, target, sender, correlation, data)
+            except BaseException:
+                sent = peer.tail(self._lane) != tail  # an interrupt may come before the store, or behind it
                 raise
             finally:
                 if sent:

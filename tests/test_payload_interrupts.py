@@ -18,7 +18,9 @@ class InterruptedHereError(Exception):
 
 
 @pytest.mark.parametrize("where", ["before the store", "behind it"])
-def test_what_an_interrupted_send_lent_is_never_given_to_others(monkeypatch, where):
+def test_what_an_interrupted_send_lent_goes_back_if_it_was_not_sent_and_not_before_it_is_read_if_it_was(
+    monkeypatch, where
+):
     send = Peer.send
 
     def interrupted(peer, *record):
@@ -37,10 +39,12 @@ def test_what_an_interrupted_send_lent_is_never_given_to_others(monkeypatch, whe
         gc.collect()
         others = [first.arena.store(memoryview(b"y" * PAGE)) for _ in range(3)]
         received = second.receiver.receive()
-        assert (received is None) == (where == "before the store")
-        if received is not None:
+        if where == "before the store":
+            assert received is None
+            assert first.lent == (0, len(others))
+        else:
             assert received.bodies == [b"x" * PAGE]
-        assert piece.block not in {other.block for other in others}
+            assert piece.block not in {other.block for other in others}
 
 
 def test_views_of_a_record_that_came_twice_are_given_back_by_the_later_ones():
