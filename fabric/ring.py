@@ -1,4 +1,4 @@
-"""Bind the C core: one process's ends of all its lanes. Nothing above this module sees ffi or lib.
+"""Bind the C core: one process's ends of all its lanes. Nothing above this module's row sees ffi or lib.
 
 Who may call what: `receive`, `commit` and `wait` belong to one thread at a time, sending to a lane to
 whoever holds that lane's lock (fabric.channel); the rest may be called by any thread. Every call drops the
@@ -555,17 +555,3 @@ class Peer:
     def dropped_bytes(self) -> int:
         """Return how many bytes in incoming lanes could not be records."""
         return int(lib.fab_peer_dropped(self.c))
-
-
-class Lifeline:
-    """Ends this process soon after the other end of a pipe is gone, whatever Python does meanwhile."""
-
-    def __init__(self, descriptor: int, bell: int, grace: float) -> None:
-        """Start the watch. `grace` is how many seconds on_stop may take."""
-        self._c = ffi.new("struct fab_lifeline *", {"fd": descriptor, "bell": bell, "grace_ns": int(grace * 1e9)})
-        _check(lib.fab_lifeline_start(self._c))
-
-    @property
-    def ended(self) -> bool:
-        """Has the coordinator gone?"""
-        return bool(lib.fab_lifeline_ended(self._c))

@@ -30,7 +30,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.tables",
     ),
     ("fabric._native", "fabric.chunk", "fabric.log_frames"),
-    ("fabric.ring", "fabric.records"),
+    ("fabric.ring", "fabric.records", "fabric.lifeline"),
     (
         "fabric.lending",
         "fabric.private",

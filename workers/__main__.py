@@ -23,9 +23,9 @@ from fabric.channel import LoneSender, Receiver, Sender
 from fabric.codec import Codec, decode_order
 from fabric.counters import CLOSING, FIRST_TOKEN, PID
 from fabric.lending import ARENA
+from fabric.lifeline import Lifeline
 from fabric.messages import COORDINATOR, STACK_SIGNAL
 from fabric.payloads import open_arena
-from fabric.ring import Lifeline
 from fabric.segment import Segment
 from fabric.wire import receive_frame
 from fabric.workers.forkserver import ForkServer, ignore_interrupts

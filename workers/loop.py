@@ -17,6 +17,7 @@ from typing import Any
 from fabric import counters as count
 from fabric.channel import Received, Receiver
 from fabric.codec import Undecodable, refusal
+from fabric.lifeline import Lifeline
 from fabric.messages import (
     CANCEL,
     COORDINATOR,
@@ -42,7 +43,7 @@ from fabric.messages import (
     TakeOverOrder,
     begins_stream,
 )
-from fabric.ring import MESSAGES, ROOM, Lifeline, Peer
+from fabric.ring import MESSAGES, ROOM, Peer
 from fabric.workers.host import Host
 from fabric.workers.journal import Owed, Replayed, Run
 from fabric.workers.keeper import Keeper
