@@ -409,18 +409,18 @@ class Crew:
 
     def _stillborn(self, slot: int, why: str) -> None:
         """Tell of a worker that never ran as of one that died."""
-        self._tell(Death(slot, 0, None, why))
+        self.tell(Death(slot, 0, None, why))
         with self._changed:
             self._changed.notify_all()
 
-    def _tell(self, death: Death) -> None:
+    def tell(self, death: Death) -> None:
         """Tell of a death; once more if that fails, for want of memory, or nobody would ever take the slot."""
         try:
             self._on_death(death)
         except Exception as error:
             _log.exception("the death of worker %d is told again after", death.slot)
             again = Death(death.slot, 0, None, f"{type(error).__name__}: {error}")
-            self.call_later(_PAUSE, lambda: self._tell(again))
+            self.call_later(_PAUSE, lambda: self.tell(again))
 
     def _greet(self, slot: int, pid: int, descriptors: list[int]) -> None:
         """Watch a worker that was forked, and only then open its gate."""
@@ -448,7 +448,7 @@ class Crew:
         exitcode = self._exit_status(worker)
         try:
             self.output.finish(worker.slot)
-            self._tell(Death(worker.slot, worker.pid, exitcode, stack=self._stacks.read(worker.slot)))
+            self.tell(Death(worker.slot, worker.pid, exitcode, stack=self._stacks.read(worker.slot)))
         finally:
             with self._changed:
                 if self._workers.get(worker.slot) == worker:

@@ -63,6 +63,8 @@ class Replies:
         # Told of a stream that begins although nobody reads it, (agent, correlation id): its reader had all of it
         # when its worker died, but that had not committed the question.
         self.on_stray: Callable[[int, int], None] | None = None
+        self.on_garbage: Callable[[], None] | None = None  # told when bytes were dropped that can be no records
+        self._dropped = 0  # such bytes, when it was told last
 
     def expect(self, entry: Entry) -> int:
         """Register an entry; return the correlation id of its first question."""
@@ -147,10 +149,12 @@ class Replies:
             finally:
                 self._leave()
 
-    def fail_all(self, slot: int, error: FabricError) -> None:
-        """Give up what a worker owes, in whichever thread leads. Any thread."""
+    def fail_all(self, slot: int, error: FabricError, first: Callable[[Receiver], None] | None = None) -> None:
+        """Give up what a worker owes, in whichever thread leads; `first` is called there before. Any thread."""
 
         def give_up() -> None:
+            if first is not None:
+                first(self._receiver)
             for token, entry in list(self._pending.items()):
                 if slot in entry.slots:
                     finish = entry.fail(slot, error)
@@ -160,9 +164,7 @@ class Replies:
                     if finish is not None:
                         self._later(finish)
 
-        self._orders.append(give_up)
-        self._peer.ring(self._peer.process)
-        self.drain_if_free()
+        self._order(give_up)
 
     def run_later(self, job: Callable[[], None]) -> None:
         """Run a user's function in the pump."""
@@ -181,7 +183,10 @@ class Replies:
 
     def wake_and_drain(self) -> None:
         """Drain what a worker sent although nobody here waits for it. Any thread."""
-        self._orders.append(_look)  # who leads and is about to leave looks once more for its sake
+        self._order(_look)  # who leads and is about to leave looks once more for its sake
+
+    def _order(self, order: Callable[[], None]) -> None:
+        self._orders.append(order)
         self._peer.ring(self._peer.process)
         self.drain_if_free()
 
@@ -229,11 +234,21 @@ class Replies:
                 for reason in list(self._wanted):
                     reasons |= reason
             self._awaited = reasons
-            self._drain(receiver.await_next(reasons, seconds))
+            received = receiver.await_next(reasons, seconds)
+            if received is None:
+                self._look_for_garbage()
+            self._drain(received)
             if reached() or self._closed is not None:
                 return True
             if self._wanted:
                 self._wake_followers()
+
+    def _look_for_garbage(self) -> None:
+        """See whether a worker wrote what cannot be into its lane to us: replies may have been there."""
+        dropped = self._peer.dropped_bytes()
+        if dropped != self._dropped and self.on_garbage is not None:
+            self._dropped = dropped
+            self.on_garbage()
 
     def _leave(self) -> None:
         """Let go of the lead, and hand it on."""

@@ -555,3 +555,11 @@ class Peer:
     def dropped_bytes(self) -> int:
         """Return how many bytes in incoming lanes could not be records."""
         return int(lib.fab_peer_dropped(self.c))
+
+    def dropped_bytes_of(self, process: int) -> int:
+        """Return how many of those a process sent; a tail that cannot be counts as one."""
+        return int(lib.fab_peer_dropped_of(self.c, process))
+
+    def mend(self, process: int) -> None:
+        """Read the lanes of a dead process again, whose tails were set to what we have committed of them."""
+        lib.fab_peer_mend(self.c, process)

@@ -187,6 +187,10 @@ class Segment:
         start = self.layout.block_offset(process) + self.layout.tails_offset + lane * LINE_BYTES
         return memoryview(self.whole)[start : start + 8].cast("Q")[0]
 
+    def set_tail(self, lane: int, tail: int) -> None:
+        """Set the tail of one of our outgoing lanes: in the name of a dead process, before its successor reads it."""
+        self._own_words(self.layout.tails_offset + lane * LINE_BYTES, 1)[0] = tail
+
     def close(self) -> None:
         """Give up the descriptor and the mappings. Safe to call twice."""
         self._whole = self._own = None

@@ -13,14 +13,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 
+from fabric.channel import Receiver
 from fabric.config import FabricConfig, usable_cpus
 from fabric.counters import CLOSING, LEFT, PID
-from fabric.crew import Crew, Death
+from fabric.crew import Crew, Death, Worker
 from fabric.directory import Directory
 from fabric.ending import Ender, Ending
 from fabric.errors import ClosedError, FabricError, PoisonMessageError, WorkerLostError
 from fabric.guarded_log import GuardedLogger
 from fabric.hangs import HangWatch, Sighting
+from fabric.mending import GARBLED, is_garbled, mender
 from fabric.messages import (
     COORDINATOR,
     ENCODINGS,
@@ -78,6 +80,7 @@ class Supervisor:
         self._hung: dict[int, str] = {}  # why we killed which pid
         self._careful: set[int] = set()  # slots whose workers take messages one at a time, and say which
         self._died_ns: dict[int, int] = {}  # by slot, monotonic clock
+        self._dropped: dict[int, int] = {}  # bytes from this slot that could be no records, as far as is seen to
         self._obstacle = ""  # why a worker could last not be started
         self._reliefs: dict[int, deque[str]] = {}  # by slot: why workers there are to leave, in the order of the lane
         # Told who died of what, and is given up with that or not; in the supervisor thread. None: we killed it.
@@ -88,6 +91,7 @@ class Supervisor:
         self.redelivered = 0  # messages that a dead worker had begun and its successor gets again
         self.crew = Crew(config, segment, usable_cpus(), self._worker_died, switchboard.replies.wake_and_drain)
         self._ender = Ender(segment, self.crew, lambda correlation: switchboard.replies.expects(correlation))
+        switchboard.replies.on_garbage = lambda: self.crew.call_later(0, self._look_for_garbage)
         for process, bell in enumerate(self.crew.bells):
             self._peer.set_bell(process, bell)
         if self._hangs.interval is not None:
@@ -205,6 +209,9 @@ class Supervisor:
         return self._ender.interrupt(slot, act)
 
     def _worker_died(self, death: Death) -> None:
+        if self._was_garbled(death.slot):
+            self._mend(death)  # and come back
+            return
         with self._lock:
             policy = self._policies.get(death.slot)
             going = death.slot in self._going
@@ -237,7 +244,7 @@ class Supervisor:
         self._progress[death.slot] = progress
         victim = examine(self._segment, death.slot) if begun else None
         why = self._hung.pop(death.pid, "")
-        message = death.why if victim is None else f"{victim} ({why})" if why else str(victim)
+        message = death.why or why if victim is None else f"{victim} ({why})" if why else str(victim)
         error = WorkerLostError(death.slot, death.pid, death.exitcode, message)
         if death.why:
             self._obstacle = death.why
@@ -287,6 +294,24 @@ class Supervisor:
     def _tell_watchers(self, slot: int, error: WorkerLostError | None, given_up: bool = False) -> None:
         for watcher in self.watchers:
             watcher(slot, error, given_up)
+
+    def _was_garbled(self, slot: int) -> bool:
+        """Has this dead worker written what cannot be into its lanes to us, since that was last seen to?"""
+        dropped = self._peer.dropped_bytes_of(slot)
+        before, self._dropped[slot] = self._dropped.get(slot, 0), dropped
+        return dropped != before or is_garbled(self._segment, slot)
+
+    def _mend(self, death: Death) -> None:
+        """Make its lanes to us good again and tell those whose replies may have been there; then it may have died."""
+        mend = mender(self._segment, self._peer, death.slot)
+        self._hung.setdefault(death.pid, GARBLED)
+
+        def mend_and_tell(receiver: Receiver) -> None:
+            mend(receiver)
+            self.crew.call_later(0, lambda: self.crew.tell(death))
+
+        error = WorkerLostError(death.slot, death.pid, death.exitcode, GARBLED)
+        self._switchboard.replies.fail_all(death.slot, error, mend_and_tell)
 
     def _had_begun(self, death: Death) -> bool:
         """Had this worker taken over its slot? Else what lies there is its predecessor's, which has been looked at."""
@@ -353,6 +378,17 @@ class Supervisor:
         except Exception as error:  # no memory for the orders: to be tried again as if it had died
             self._worker_died(Death(slot, 0, None, f"{type(error).__name__}: {error}"))
 
+    def _look_for_garbage(self) -> None:
+        """Kill workers that wrote what cannot be into their lanes to us, in the supervisor thread."""
+        for worker in self.crew.workers.values():
+            if self._peer.dropped_bytes_of(worker.slot) != self._dropped.get(worker.slot, 0):
+                self._kill(worker, GARBLED)
+
+    def _kill(self, worker: Worker, why: str) -> None:
+        self._hung[worker.pid] = why
+        self.crew.ask_for_stack(worker.slot)
+        self.crew.kill(worker.slot)
+
     def _look_for_hangs(self) -> None:
         """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead. So the fork server."""
         workers = self.crew.workers.values()
@@ -365,9 +401,7 @@ class Supervisor:
             self.crew.kill_server()
         for worker in workers:
             if worker.pid in verdicts:
-                self._hung[worker.pid] = verdicts[worker.pid]
-                self.crew.ask_for_stack(worker.slot)
-                self.crew.kill(worker.slot)
+                self._kill(worker, verdicts[worker.pid])
         if self._hangs.interval is not None:
             self.crew.call_later(self._hangs.interval, self._look_for_hangs)
 

@@ -135,6 +135,8 @@ void fab_peer_ring(const struct fab_peer *peer, uint32_t process);
 uint64_t fab_peer_body_limit(const struct fab_peer *peer, uint32_t lane);
 uint64_t fab_peer_backlog(struct fab_peer *peer, uint32_t lane, uint64_t *head);
 uint64_t fab_peer_dropped(const struct fab_peer *peer);
+uint64_t fab_peer_dropped_of(const struct fab_peer *peer, uint32_t process);
+void fab_peer_mend(struct fab_peer *peer, uint32_t process);
 uint64_t fab_peer_sent(const struct fab_peer *peer, uint32_t lane);
 uint64_t fab_peer_progress(const struct fab_peer *peer, uint32_t process);
 

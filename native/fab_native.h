@@ -75,12 +75,30 @@ static inline uint64_t fab_peer_sent(const struct fab_peer *s, uint32_t lane) {
     return s->out[lane].sequence;
 }
 
-/* Bytes dropped as unreadable from all incoming lanes; a broken lane counts one more. */
+/* Bytes dropped as unreadable from the lanes of one process; a broken lane counts one more. */
+static inline uint64_t fab_peer_dropped_of(const struct fab_peer *s, uint32_t process) {
+    const struct fab_consumer *data = &s->in[process], *control = &s->in[process + s->header.processes];
+    return data->dropped_bytes + data->broken + control->dropped_bytes + control->broken;
+}
+
+/* Those of all. */
 static inline uint64_t fab_peer_dropped(const struct fab_peer *s) {
     uint64_t dropped = 0;
-    for (uint32_t lane = 0; lane < 2 * s->header.processes; lane++)
-        dropped += s->in[lane].dropped_bytes + s->in[lane].broken;
+    for (uint32_t process = 0; process < s->header.processes; process++)
+        dropped += fab_peer_dropped_of(s, process);
     return dropped;
+}
+
+/* Read a process's lanes to us again, from where we have committed: it is dead, and its tails were set to there.
+ * Leader only. */
+static inline void fab_peer_mend(struct fab_peer *s, uint32_t process) {
+    for (uint32_t control = 0; control < 2; control++) {
+        struct fab_consumer *c = &s->in[process + control * s->header.processes];
+        c->read = c->tail_seen = c->committed;
+        c->dropped_bytes += c->broken;
+        c->broken = 0;
+    }
+    s->garbled[process] = 0;
 }
 
 #endif

@@ -3,16 +3,17 @@
 What is not asked of the fabric here: that the agents of such a worker answer.
 """
 
+import contextlib
 import itertools
 import os
 import time
 
 import pytest
 
-from fabric import Fabric
+from fabric import Fabric, FabricError, WorkerLostError
 from fabric.messages import JSON, NONE, ORDER, PICKLE, PREWARM, RAW, SHUTDOWN, SPAWN, STOP_AGENTS
 from tests.agents import Echo
-from tests.vandals import Vandal, regions_of
+from tests.vandals import Mute, Vandal, regions_of
 
 REGIONS = ("words", "cursor", "counters", "heads", "tails", "outbox", "data")
 SEED = int(os.environ.get("FABRIC_SEED", 1))
@@ -65,11 +66,11 @@ def _go_on(fab, others):
 
 @pytest.mark.parametrize("regions", [*((name,) for name in REGIONS), REGIONS], ids=lambda names: "+".join(names))
 def test_the_agents_of_others_answer_while_a_worker_scribbles_on_its(fab, vandal, others, regions):
-    before = [_words(fab, regions)]
-    vandal.tell(("scribble", regions, SEED))
     for _ in range(3):
-        _until(lambda: _words(fab, regions) != before[-1])
-        before.append(_words(fab, regions))
+        before = _words(fab, regions)
+        with contextlib.suppress(FabricError):  # it may have been seen to garble its lane, and be given up
+            vandal.tell(("scribble", regions, SEED))
+        _until(lambda before=before: _words(fab, regions) != before or not vandal.alive)
         _go_on(fab, others)
 
 
@@ -129,3 +130,29 @@ def test_a_dead_workers_cursor_may_say_anything(fab, vandal, others, cursors):
 def test_a_lane_that_is_spoilt_once_holds_up_nobody_else(fab, vandal, others, lane, tail):
     vandal.tell(("spoil", lane, tail))
     _go_on(fab, others)
+
+
+@pytest.mark.parametrize("tail", [8, 2**20, 2**63, -(2**19)])
+def test_a_worker_that_garbles_its_lane_to_the_coordinator_is_replaced_and_nobody_waits_for_ever(fab, others, tail):
+    vandal, mute = (fab.spawn_batch(kind, 1, placement=0)[0] for kind in (Vandal, Mute))
+    waiting = [mute.submit(number) for number in range(3)]  # without a timeout
+    pid = fab.statistics().workers[0].pid
+    vandal.tell(("spoil", 0, tail % 2**64))
+    for future in waiting:
+        with pytest.raises(WorkerLostError, match=f"pid {pid}.*written what cannot be"):
+            future.result(timeout=PATIENCE)
+    assert fab.spawn_batch(Echo, 4, placement=0).ask_all("again", timeout=PATIENCE) == ["again"] * 4
+    assert vandal.ask(("answer_orders_with", 0, ""), timeout=PATIENCE) is None  # it was made again
+    assert fab.statistics().workers[0].pid != pid
+    _go_on(fab, others)
+
+
+def test_a_worker_that_writes_no_records_into_its_lane_to_the_coordinator_is_replaced(fab, vandal, others):
+    mute = fab.spawn_batch(Mute, 1, placement=0)[0]
+    waiting = mute.submit(1)
+    vandal.tell(("spoil_data", 0, 4096))
+    with pytest.raises(WorkerLostError):
+        waiting.result(timeout=PATIENCE)
+    assert fab.spawn_batch(Echo, 4, placement=0).ask_all("again", timeout=PATIENCE) == ["again"] * 4
+    _go_on(fab, others)
+    assert fab.statistics().restarts == 1

@@ -92,6 +92,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.replies",
         "fabric.salvage",
         "fabric.ending",
+        "fabric.mending",
     ),
     ("fabric.workers.streaming", "fabric.workers.streams", "fabric.switchboard"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.streams"),

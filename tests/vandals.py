@@ -69,6 +69,15 @@ class Vandal(Agent):
         at = segment.layout.heads_offset + (2 * segment.layout.processes + lane) * LINE_BYTES
         memoryview(segment._own).cast("Q")[at // 8] += tail
 
+    def spoil_data(self, lane, size):
+        """Say that there are so many bytes in one of our lanes, which are no records."""
+        segment = self._segment()
+        offset, capacity = segment.layout.lane_range(self._slot(), lane)
+        start, tail = offset - segment.layout.block_offset(self._slot()), segment.tail_of(self._slot(), lane)
+        for at in range(tail, tail + size, 8):
+            memoryview(segment._own)[start + at % capacity : start + at % capacity + 8] = b"\xff" * 8
+        segment.set_tail(lane, tail + size)
+
     def records(self, seed, count):
         """Send well-formed records with any contents to all others, save replies to what somebody waits for."""
         chance, table = random.Random(seed), self._host._table
@@ -116,6 +125,13 @@ class Vandal(Agent):
     @staticmethod
     def _start(target):
         threading.Thread(target=target, daemon=True).start()
+
+
+class Mute(Agent):
+    """Answers nobody, unless its worker dies."""
+
+    def on_message(self, body):
+        self.handles = [*getattr(self, "handles", ()), self.context.reply_later()]
 
 
 def _records(size):
