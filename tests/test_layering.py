@@ -75,6 +75,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.workers.ledger",
         "fabric.workers.outbox",
         "fabric.workers.warm",
+        "fabric.workers.memory",
         "fabric.crew",
         "fabric.postmortem",
         "fabric.unasked",
@@ -86,6 +87,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ),
     (
         "fabric.workers.context",
+        "fabric.workers.later",
         "fabric.workers.ranges",
         "fabric.workers.reading",
         "fabric.workers.recovery",

@@ -48,6 +48,7 @@ from fabric.workers.host import Host
 from fabric.workers.journal import Owed, Replayed, Run
 from fabric.workers.keeper import Keeper
 from fabric.workers.ledger import Ledger, Stretch
+from fabric.workers.memory import resident_bytes
 from fabric.workers.outbox import Slice
 from fabric.workers.publisher import Publisher
 from fabric.workers.recovery import DONE, Recovery
@@ -364,14 +365,14 @@ class Loop:
 
     def _spawn(self, order: SpawnOrder) -> list[Any]:
         """Make agents, with an eye on memory; return the report in plain data."""
-        before = _resident_bytes()
+        before = resident_bytes()
         gc.disable()  # each object here is to stay: looking for garbage among them takes longer than making them
         try:
             failures = self._host.spawn(order)
         finally:
             gc.enable()
             gc.freeze()
-        report = SpawnReport(failures, _resident_bytes() - before)
+        report = SpawnReport(failures, resident_bytes() - before)
         codec = self._host.codec
         plain = report.plain(codec.allow_pickle)
         if failures and len(codec.encode_answer(plain)[1]) > self._publisher.answer_limit:
@@ -511,12 +512,3 @@ class Loop:
         for ticket in finished:
             if ticket.stretch is not None:
                 self._commit(ticket.stretch.lane, self._ledger.done(ticket.stretch))
-
-
-def _resident_bytes() -> int:
-    """The memory that this process has; 0 where it cannot be read: a figure is no reason to fail."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * 4096
-    except OSError:
-        return 0

@@ -4,13 +4,12 @@ It knows which message is in hand (the host says so), hence who speaks and who w
 here waits: messages go to the outbox, and answers to questions come back to the coroutine that asked.
 """
 
-import heapq
 import time
 import weakref
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 from fabric.agent import Agent, AgentGroup, AgentRef
 from fabric.arena import Arena
@@ -38,10 +37,11 @@ from fabric.messages import (
 from fabric.parcel import Data
 from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
 from fabric.workers.keeper import Keeper
+from fabric.workers.later import Later, LaterMessenger
 from fabric.workers.ledger import Stretch
 from fabric.workers.outbox import Outbox
 from fabric.workers.reading import WorkerStream
-from fabric.workers.streaming import SOON, StreamMessenger
+from fabric.workers.streaming import StreamMessenger
 from fabric.workers.streams import Streams
 
 NO_WAITING = (
@@ -51,16 +51,7 @@ NO_WAITING = (
 _NO_STREAM = "what answers a stream is what its handler returns or yields: it cannot be put off or passed on"
 
 
-class _Send(NamedTuple):
-    """A message that is to be sent later."""
-
-    target: int
-    sender: int
-    encoding: int
-    body: Data
-
-
-class WorkerMessenger(StreamMessenger):
+class WorkerMessenger(LaterMessenger, StreamMessenger):
     """What a worker's agents send and answer; a fabric.agent.Messenger."""
 
     def __init__(
@@ -93,7 +84,7 @@ class WorkerMessenger(StreamMessenger):
         self.streaming = False  # is the message in hand a question for a stream?
         self.in_hand = 0  # messages that coroutines and streams have not finished
         self.clock = time.monotonic  # what tell_later goes by
-        self.timers: list[tuple[float, int, _Send]] = []
+        self.timers: list[tuple[float, int, Later]] = []
         self.json_choices: dict[int, bool | None] = {}  # by address, of agents whose class has one
         # Which message is in hand, for the supervisor too: index in the batch plus 1, or 0; where the batch begins.
         self.cursor: Any = [0, 0]
@@ -240,33 +231,6 @@ class WorkerMessenger(StreamMessenger):
         """A coroutine has something to send: end the sleep in the event loop."""
         if self.wake is not None:
             self.wake()
-
-    # What comes later.
-
-    def tell_later(self, seconds: float, ref: AgentRef, body: Any) -> None:
-        """Remember to send a message."""
-        encoding, data = self.codec.encode(body, ref._json)
-        self.require_alive(ref._address)
-        self._token += 1
-        send = _Send(ref._address, self._speaker(), encoding, data)
-        heapq.heappush(self.timers, (self.clock() + seconds, self._token, send))
-        self.woken()
-
-    def due_timers(self, now: float) -> float | None:
-        """Send what tell_later promised for now; return seconds until the next, None when there is none."""
-        while self.timers and self.timers[0][0] <= now:
-            send = self.timers[0][2]
-            try:
-                if self.is_alive(send.target):
-                    self.outbox.tell(send.target, send.sender, 0, send.encoding, send.body)
-                else:
-                    self._undeliverable(send.target, send.sender, 0)
-            except BackpressureError:
-                return SOON
-            except MessageTooLargeError as error:
-                self.failures.append((send.target, send.sender, refusal(error)))
-            heapq.heappop(self.timers)
-        return self.timers[0][0] - now if self.timers else None
 
     def request_spawn(self, kind: type[Agent], count: int, options: dict[str, Any]) -> Awaitable[Any]:
         """Ask the coordinator to spawn."""

@@ -13,10 +13,9 @@ from fabric.errors import BackpressureError, FabricError
 from fabric.flow import check_window
 from fabric.messages import DIRECT, INDEX_BITS, STREAM
 from fabric.workers.context import current_ticket
+from fabric.workers.later import SOON
 from fabric.workers.outbox import Outbox
 from fabric.workers.reading import NO_ITERATING, WorkerStream
-
-SOON = 0.01  # seconds until another try, where the outbox is full when a message is due
 
 
 class StreamMessenger:
