@@ -87,7 +87,6 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ),
     (
         "fabric.workers.context",
-        "fabric.workers.later",
         "fabric.workers.ranges",
         "fabric.workers.reading",
         "fabric.workers.recovery",
@@ -96,6 +95,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.ending",
         "fabric.mending",
     ),
+    ("fabric.workers.later",),
     ("fabric.workers.streaming", "fabric.workers.streams", "fabric.switchboard"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.streams"),
     ("fabric.workers.host", "fabric.spawning", "fabric.record_post"),

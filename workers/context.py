@@ -44,7 +44,7 @@ class Ticket:
         self.deferred = False
         self.answered = False
         self.done = False  # a coroutine has finished it
-        self.behind = -1  # counter of its lane behind it, where its agent's state is kept
+        self.behind = -1  # counter of its lane behind it, where there is a lane
         self.stream: Any = None  # workers.streams.Outgoing, where its reply is wanted item by item
         self.owed = False  # its reply is to come later, which is written down for a successor
 
@@ -121,7 +121,11 @@ class Context:
         self._host.forward(ref, body)
 
     def tell_later(self, seconds: float, ref: AgentRef, body: Any) -> None:
-        """Send a message after so many seconds, unless the fabric closes before."""
+        """Send a message after so many seconds, unless the fabric closes before.
+
+        If the worker dies meanwhile, its successor sends it: once, or twice if that was just being done. A large one
+        (over arena_threshold), or one of too many, is a dead letter then.
+        """
         self._host.tell_later(seconds, ref, body)
 
     def loan(self, shape: Any, dtype: Any = "f8", order: str = "C") -> AbstractContextManager[Any]:

@@ -3,6 +3,8 @@
     | states | MARK | RUN | RUN | states | MARK | RUN |
     RUN    records of a lane as they lay there; target, sender, correlation: lane, begin, end (counters)
     STATE  the snapshot of the agent `target`
+    LATER  a message that is to be sent at some time: target and sender as it will have them; correlation: its number
+    GONE   what has been sent, by that number
     OWED   a question whose reply was put off (reply_later): target, sender and correlation as it had them
     MARK   the states before it, back to the mark before, are complete and belong together; its body says
            how far each lane had been handled by then
@@ -10,6 +12,7 @@
 The journal lies in the worker's block of the segment. Its successor finds there what it needs to go on.
 """
 
+import itertools
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
@@ -22,10 +25,13 @@ from fabric.ring import HEADER_BYTES, RUN, Batch, Columns, Peer
 STATE = 17
 MARK = 18
 OWED = 19
+LATER = 20
+GONE = 21
 _HEADER = struct.Struct("<IHBBQQQ")  # size, kind, encoding, flags, target, sender, correlation
 _ALIGN = 16
 _OVERHEAD = HEADER_BYTES + _ALIGN  # of a record, at most
 _PAIR = struct.Struct("<QQ")
+_TIME = struct.Struct("<QQQQ")  # due, lane, counter behind, is there a body?
 
 
 class Mark(NamedTuple):
@@ -67,6 +73,29 @@ class Owed(NamedTuple):
     target: int
     sender: int
     correlation: int
+
+
+class Later(NamedTuple):
+    """A message that is to be sent later. `number` is its own.
+
+    `end` is the counter of `lane` behind the message that its sender handled then. `body` is None for one that was
+    too large to be written down: a successor can only tell that it is lost.
+    """
+
+    target: int
+    sender: int
+    number: int
+    due: int  # ns on the monotonic clock
+    lane: int
+    end: int
+    encoding: int
+    body: bytes | None
+
+
+class Gone(NamedTuple):
+    """Such a message, when it has been sent."""
+
+    number: int
 
 
 class Run(NamedTuple):
@@ -154,6 +183,23 @@ class Journal:
         batch = Batch(OWED | RAW << 16, 0, len(questions)).same_body(b"")
         return batch.targets(targets).senders(senders).correlations(correlations).put_in_journal(self._peer)
 
+    def append_later(self, messages: Sequence[Later]) -> bool:
+        """Write down what is to be sent later. False: there is no room."""
+        blobs = [_TIME.pack(m.due, m.lane, m.end, m.body is not None) + (m.body or b"") for m in messages]
+        if sum(map(len, blobs)) + (len(blobs) + 1) * _OVERHEAD + max(map(len, blobs)) > self.room:
+            return False
+        encoded = joined(MIXED, bytes(message.encoding for message in messages), blobs)
+        batch = Batch(LATER, 0, len(messages)).bodies(encoded.blob, encoded.sizes, encoded.encodings)
+        targets, senders, numbers = (array("Q", column) for column in list(zip(*messages, strict=True))[:3])
+        return batch.targets(targets).senders(senders).correlations(numbers).put_in_journal(self._peer)
+
+    def append_gone(self, numbers: Sequence[int]) -> bool:
+        """Write down what has been sent of that. False: there is no room."""
+        if (len(numbers) + 1) * _OVERHEAD > self.room:
+            return False
+        batch = Batch(GONE | RAW << 16, 0, len(numbers)).same_body(b"")
+        return batch.correlations(array("Q", numbers)).put_in_journal(self._peer)
+
     @staticmethod
     def span(states: dict[int, State]) -> int:
         """Return how many bytes these take in the journal, at most."""
@@ -173,7 +219,7 @@ class Journal:
         """Give up what was written before this counter."""
         self._peer.journal_forget(before)
 
-    def read(self) -> Iterator[Run | States | Owed]:
+    def read(self) -> Iterator["Entry"]:
         """Read what a predecessor has left, from the oldest on. States without their mark are left out."""
         columns = Columns()
         open_states: dict[int, State] = {}
@@ -189,6 +235,13 @@ class Journal:
             if kind == OWED:
                 yield from map(Owed, targets, columns.senders(count), correlations)
                 continue
+            if kind == GONE:
+                yield from map(Gone, correlations)
+                continue
+            if kind == LATER:
+                rows = zip(targets, columns.senders(count), correlations, columns.encodings(count), bodies, strict=True)
+                yield from itertools.starmap(_later, rows)
+                continue
             for target, end, body in zip(targets, correlations, bodies, strict=True):
                 if kind == RUN:
                     yield Run(target, end, list(_records(body)))
@@ -196,6 +249,14 @@ class Journal:
                     yield States(open_states, Mark.decode(body))
                     open_states = {}
         self.torn = bool(open_states)
+
+
+Entry = Run | States | Owed | Later | Gone
+
+
+def _later(target: int, sender: int, number: int, encoding: int, data: bytes) -> Later:
+    due, lane, end, whole = _TIME.unpack_from(data)
+    return Later(target, sender, number, due, lane, end, encoding, data[_TIME.size :] if whole else None)
 
 
 def _records(data: bytes) -> Iterator[Message]:

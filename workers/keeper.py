@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 from fabric.codec import Codec
 from fabric.errors import FabricError
-from fabric.workers.journal import NO_STATE, Journal, Mark, Message, Owed, Run, State, States
+from fabric.workers.journal import NO_STATE, Entry, Gone, Journal, Later, Mark, Message, Owed, Run, State, States
 from fabric.workers.vault import Vault
 
 _MARGIN = 4096  # bytes, for marks
+_LATER_SHARE = 512  # bytes of the journal for each message that is to be sent later: with its head it takes 100
 _REPLAY_BYTES = 2 << 20  # of runs that a successor would have to go through: beyond it snapshots are taken
 
 
@@ -69,6 +70,8 @@ class Keeper:
         self._handled: dict[int, int] = {}
         self._done: list[tuple[int, int]] = []
         self._owed: dict[Any, Owed] = {}  # by ticket: what a successor has to tell of
+        self._later: dict[int, Later] = {}  # by number: what a successor has to send, or to tell of
+        self._later_bytes = 0  # of those
         self._run_bytes = 0
         self._replay_bytes = min(_REPLAY_BYTES, journal.size // 8)
         self.due = False  # is it time for snapshots?
@@ -168,6 +171,38 @@ class Keeper:
         """Take in that such a message has its answer, or is done."""
         self._owed.pop(ticket, None)
 
+    # Messages that are sent later.
+
+    def promise(self, messages: Sequence[Later]) -> None:
+        """Take in what is to be sent later, before the messages are committed whose handlers said so."""
+        if len(self._later) > self._journal.size // _LATER_SHARE:
+            return  # to write down so many again and again takes too long: these are forgotten with the worker
+        noted = [self._cut_short(message) for message in messages]
+        self._later.update((message.number, message) for message in noted)
+        if not self._journal.append_later(noted):
+            self._take_all(Mark(dict(self._handled), list(self._done)))
+
+    def kept_promises(self, numbers: Sequence[int]) -> None:
+        """Take in that such messages were sent, or will never be."""
+        mine = [number for number in numbers if number in self._later]
+        for number in mine:
+            self._later_bytes -= len(self._later.pop(number).body or b"")
+        if mine and not self._journal.append_gone(mine):
+            self._take_all(Mark(dict(self._handled), list(self._done)))
+
+    @property
+    def promised(self) -> list[Later]:
+        """What is to be sent later."""
+        return list(self._later.values())
+
+    def _cut_short(self, message: Later) -> Later:
+        """Leave out a body that the journal has no place for, beside snapshots and what else there may be."""
+        size = len(message.body or b"")
+        if size > self._journal.size // 64 or self._later_bytes + size > self._journal.size // 8:
+            return message._replace(body=None)
+        self._later_bytes += size
+        return message
+
     # Snapshots.
 
     def take(self, head_of: Callable[[int], int]) -> None:
@@ -188,8 +223,7 @@ class Keeper:
         """Write all snapshots, and give up what stood before them."""
         start = self._journal.tail
         states = self._snapshots(list(self._kept)) | self._unkept
-        owed = list(self._owed.values())
-        if (not owed or self._journal.append_owed(owed)) and self._write(states, mark):
+        if self._rewrite_the_rest() and self._write(states, mark):
             self._journal.forget(start)
             return
         self._drop_from_vault(states)
@@ -200,9 +234,13 @@ class Keeper:
         for address in list(self._kept):
             self._give_up(address, error)
         self._journal.forget(self._journal.tail)
-        if owed:
-            self._journal.append_owed(owed)
+        self._rewrite_the_rest()
         self._journal.append_states(self._unkept, mark)
+
+    def _rewrite_the_rest(self) -> bool:
+        """Write down again what is owed, and what is to be sent later. False: there is no room."""
+        owed, later = list(self._owed.values()), self.promised
+        return (not owed or self._journal.append_owed(owed)) and (not later or self._journal.append_later(later))
 
     def _write(self, states: dict[int, State], mark: Mark) -> bool:
         """Write snapshots to the journal; those that they replace are given up. False: there is no room."""
@@ -253,7 +291,7 @@ class Keeper:
 
     def _needed_for_all(self) -> int:
         """How many bytes the snapshots of all would take, as far as is known."""
-        return self._total + 64 * (len(self._kept) + 2)
+        return self._total + self._later_bytes + 64 * (len(self._kept) + 2) + 128 * len(self._later)
 
     # After a crash.
 
@@ -266,6 +304,8 @@ class Keeper:
     ) -> Mark:
         """Bring the agents, made anew, to where the predecessor's were; return how far it had come.
 
+        What it was to send later is `promised` then.
+
         `hand_on(run)` has messages handled, all that they send dropped. `lose(address, error)` is told of an
         agent that cannot be restored: it must not go on as if nothing had been. `refuse(owed)` is told of each
         question that may still wait for its reply.
@@ -274,8 +314,15 @@ class Keeper:
         for entry in entries:
             if isinstance(entry, Owed):
                 refuse(entry)
+            elif isinstance(entry, Later):
+                self._later[entry.number] = entry
+            elif isinstance(entry, Gone):
+                self._later.pop(entry.number, None)
+        self._later_bytes = sum(len(later.body or b"") for later in self.promised)
         if not self._kept:
-            self._journal.forget(self._journal.tail)
+            end = self._journal.tail
+            if not self._later or self._journal.append_later(self.promised):
+                self._journal.forget(end)
             if self._vault is not None:
                 self._vault.keep_only([])
             return Mark({}, [])
@@ -302,9 +349,7 @@ class Keeper:
         kept = self._kept.get(message.target)
         return kept is not None and not kept.after_each and place > restored.get(message.target, -1)
 
-    def _restore(
-        self, entries: Sequence[Run | States | Owed], lose: Callable[[int, BaseException], None]
-    ) -> dict[int, int]:
+    def _restore(self, entries: Sequence[Entry], lose: Callable[[int, BaseException], None]) -> dict[int, int]:
         """Give each agent its last snapshot; return where in the journal each has it from."""
         last: dict[int, tuple[int, State]] = {}
         for place, entry in enumerate(entries):

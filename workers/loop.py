@@ -45,7 +45,7 @@ from fabric.messages import (
 )
 from fabric.ring import MESSAGES, ROOM, Peer
 from fabric.workers.host import Host
-from fabric.workers.journal import Owed, Replayed, Run
+from fabric.workers.journal import Later, Owed, Replayed, Run
 from fabric.workers.keeper import Keeper
 from fabric.workers.ledger import Ledger, Stretch
 from fabric.workers.memory import resident_bytes
@@ -203,10 +203,13 @@ class Loop:
         return Slice(lane, end)
 
     def _owe(self) -> None:
-        """Write down whose reply was put off, before that message is committed."""
+        """Write down whose reply was put off, and what is to be sent later, before that message is committed."""
         owing, self._host.owing = self._host.owing, []
+        later = [one for one in owing if isinstance(one, Later)]
+        if later:
+            self._keeper.promise(later)
         for ticket in owing:
-            if not ticket.answered:
+            if not isinstance(ticket, Later) and not ticket.answered:
                 self._keeper.owe(ticket)
 
     def _let_go(self) -> None:
@@ -265,6 +268,7 @@ class Loop:
                 host.failures.append((target, sender, info))
         for address, error in lost:
             host.lose(address, error)
+        host.resume(recovery, self._head_of)
 
     def _expiries(self, received: Received) -> None:
         """Note what nobody waits for any more. Control lanes come first: it may be skipped still."""
@@ -428,6 +432,8 @@ class Loop:
         if outbox.pending or host.failures:
             self._publisher.publish_failures()
             outbox.flush()
+            if host.fired and not outbox.unpublished:
+                host.forget_fired()
         elif host.streams.ready:
             self._turn_what_is_in_hand()
         elif host.busy_coroutines:

@@ -37,7 +37,7 @@ from fabric.messages import (
 from fabric.parcel import Data
 from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
 from fabric.workers.keeper import Keeper
-from fabric.workers.later import Later, LaterMessenger
+from fabric.workers.later import Due, LaterMessenger
 from fabric.workers.ledger import Stretch
 from fabric.workers.outbox import Outbox
 from fabric.workers.reading import WorkerStream
@@ -71,7 +71,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         self.context = Context(self)
         self.deferred: dict[int, Ticket] = {}  # by index in the batch in hand, what is answered by other means
         self.failures: list[tuple[int, int, ErrorInfo]] = []  # (agent, sender, why) of told messages
-        self.owing: list[Ticket] = []  # of the slice in hand: those to be answered later
+        self.owing: list[Any] = []  # of the slice in hand: a Ticket that is answered later, a Later that is sent
         self.finished: list[Ticket] = []  # of coroutines; the loop commits them when their replies are out
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
         self.errors = 0
@@ -84,7 +84,8 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         self.streaming = False  # is the message in hand a question for a stream?
         self.in_hand = 0  # messages that coroutines and streams have not finished
         self.clock = time.monotonic  # what tell_later goes by
-        self.timers: list[tuple[float, int, Later]] = []
+        self.timers: list[tuple[float, int, Due]] = []
+        self.fired: list[int] = []
         self.json_choices: dict[int, bool | None] = {}  # by address, of agents whose class has one
         # Which message is in hand, for the supervisor too: index in the batch plus 1, or 0; where the batch begins.
         self.cursor: Any = [0, 0]
@@ -135,7 +136,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
             self.stretch = Stretch(self._received.lane, begin=self._received.end - self._received.bytes)
         ticket = self.ticket_in_hand()
         assert ticket is not None
-        if self.keeper is not None and self.keeper.kept(ticket.target) is not None:
+        if self.keeper is not None:
             ticket.behind = self._received.end_of(self.index + 1)
         self.deferred[self.index] = ticket
         self.stretch.in_hand += 1
@@ -218,6 +219,15 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         received, index = self._received, self.index
         begin: int = received.end_of(index) if index else received.end - received.bytes
         return int(received.lane) << CURSOR_LANE_SHIFT | begin
+
+    def place_behind(self) -> tuple[int, int] | None:
+        """Return the lane of the message in hand and its counter behind it; None where there is none, or no lane."""
+        ticket = current_ticket.get()
+        if ticket is not None:
+            return None if ticket.stretch is None or ticket.behind < 0 else (ticket.stretch.lane, ticket.behind)
+        if self._received is None or self.keeper is None or self.index < 0:
+            return None
+        return int(self._received.lane), int(self._received.end_of(self.index + 1))
 
     def _in_hand(self) -> Ticket:
         ticket = current_ticket.get()

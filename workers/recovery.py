@@ -107,6 +107,10 @@ class Recovery:
             return (lane, behind) in self._done
         return behind <= self._mark.handled.get(lane, 0)
 
+    def comes_again(self, agent: int, lane: int, behind: int) -> bool:
+        """Will this message, which is not committed, be handled again by the agent it went to?"""
+        return self._instead(lane, -1, behind, agent, 0) is None
+
     def lost(self, target: int, correlation: int) -> WorkerLostError:
         """Return what the sender of a message gets that the predecessor had begun."""
         what = f"a message {'asked of' if correlation else 'told'} {show(target)}, which it had begun"

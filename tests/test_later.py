@@ -1,0 +1,147 @@
+"""tell_later and workers that die: a successor sends what was promised, once."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from fabric import Agent, Fabric, WorkerLostError
+from tests.agents import Recorder
+
+PATIENCE = 30  # seconds until something is taken to hang
+
+
+class Promiser(Agent):
+    """Told (seconds, body), sends that to its witness then; asked so, it answers when that is written down."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def on_message(self, message):
+        seconds, *bodies = message
+        for body in bodies:
+            self.context.tell_later(seconds, self.witness, body)
+        return len(bodies)
+
+
+class Starter(Promiser):
+    def on_start(self):
+        self.context.tell_later(0.3, self.witness, "started")
+
+
+class AsyncPromiser(Promiser):
+    async def on_message(self, message):
+        return Promiser.on_message(self, message)
+
+
+class KeepingPromiser(Promiser):
+    def snapshot(self):
+        return None
+
+    def restore(self, state):
+        pass
+
+
+class BatchPromiser(Promiser):
+    def on_batch(self, messages):
+        return [Promiser.on_message(self, message) for message in messages]
+
+
+def _until(look):
+    deadline = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return found
+
+
+def _kill(fab):
+    """Kill the first worker, and wait for its successor."""
+    before, pid = fab.statistics().restarts, fab.statistics().workers[0].pid
+    os.kill(pid, signal.SIGKILL)
+    _until(lambda: fab.statistics().restarts > before and fab.statistics().workers[0].pid not in (None, pid))
+
+
+@pytest.fixture
+def letters():
+    return []
+
+
+@pytest.fixture
+def fab(letters):
+    with Fabric(workers=2, on_error=letters.append, journal_bytes=2**18, max_restarts=100) as fabric:
+        yield fabric
+
+
+@pytest.fixture
+def witness(fab):
+    return fab.spawn_batch(Recorder, 1, placement=1)[0]
+
+
+def _promise(promiser, seconds, *bodies):
+    """Have it promise, and wait until that is written down: the next message is not handled before."""
+    assert promiser.ask((seconds, *bodies), timeout=PATIENCE) == len(bodies)
+    assert promiser.ask((0,), timeout=PATIENCE) == 0
+
+
+def _seen(witness, count):
+    """Wait until the witness has so many, then tell what it has."""
+    _until(lambda: len(witness.ask("all", timeout=PATIENCE)) >= count)
+    return witness.ask("all", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("kind", [Promiser, AsyncPromiser, KeepingPromiser, BatchPromiser])
+def test_a_successor_sends_what_was_to_be_sent_later(fab, witness, kind):
+    promiser = fab.spawn_batch(kind, 1, placement=0, witness=witness)[0]
+    _promise(promiser, 0.3, "a", ["b"], b"c")
+    _kill(fab)
+    _kill(fab)
+    assert _seen(witness, 3) == ["a", ["b"], b"c"]
+    _promise(promiser, 0, "last")
+    assert _seen(witness, 4) == ["a", ["b"], b"c", "last"]
+
+
+@pytest.mark.parametrize("kind", [Promiser, KeepingPromiser])
+def test_what_was_sent_is_not_sent_again(fab, witness, kind):
+    promiser = fab.spawn_batch(kind, 1, placement=0, witness=witness)[0]
+    for number in range(5):
+        _promise(promiser, 0.001, number)
+    assert _seen(witness, 5) == list(range(5))
+    _promise(promiser, 1_000, "never")
+    _kill(fab)
+    _promise(promiser, 0.01, "last")
+    assert _seen(witness, 6)[5:] == ["last"]
+
+
+def test_a_journal_that_is_cut_short_again_and_again_keeps_what_is_to_be_sent(fab, witness):
+    promiser = fab.spawn_batch(Promiser, 1, placement=0, witness=witness)[0]
+    keeping = fab.spawn_batch(KeepingPromiser, 1, placement=0, witness=witness)[0]
+    _promise(promiser, 3, "kept", "x" * 1000)
+    count = 0
+    for _ in range(20):
+        for one in (promiser, keeping):
+            _promise(one, 0, *["x" * 1000] * 20)
+        count += 40
+        _seen(witness, count)
+    promiser.ask((0,), timeout=PATIENCE)
+    _kill(fab)
+    seen = _seen(witness, count + 2)
+    assert (seen.count("kept"), len(seen)) == (1, count + 2)
+
+
+def test_what_is_too_large_to_be_written_down_is_a_dead_letter_when_its_worker_dies(fab, witness, letters):
+    promiser = fab.spawn_batch(Promiser, 1, placement=0, witness=witness)[0]
+    _promise(promiser, 1_000, bytes(1 << 20))
+    _kill(fab)
+    letter = _until(lambda: letters and letters[0])
+    assert isinstance(letter.error, WorkerLostError)
+    assert witness.ask("all", timeout=PATIENCE) == []
+
+
+def test_what_on_start_promises_is_promised_anew_by_each_life(fab, witness):
+    fab.spawn_batch(Starter, 1, placement=0, witness=witness)
+    _kill(fab)
+    assert _seen(witness, 1) == ["started"]
+    fab.drain(timeout=PATIENCE)
+    assert witness.ask("all", timeout=PATIENCE) == ["started"]
