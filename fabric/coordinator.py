@@ -22,6 +22,7 @@ from fabric.admission import admit_lanes, available_bytes
 from fabric.agent import Agent, AgentGroup, AgentRef, register_messenger
 from fabric.array_agents import ArrayGroup
 from fabric.array_spawner import ArraySpawner
+from fabric.aside import Aside
 from fabric.channel import Receiver
 from fabric.codec import Codec, Undecodable, describe
 from fabric.config import FabricConfig, usable_cpus
@@ -110,7 +111,7 @@ class Fabric(ArraySpawner):
         self._arena = open_arena(self._segment, self._peer, codec, receiver, self.config, available_bytes)
         self._replies = Replies(self._peer, receiver, self._unasked.take)
         self._unasked.later = self._replies.run_later
-        self._unasked.aside = _run_aside
+        self._unasked.aside = Aside(self._replies.run_later).run
         handled_of = functools.partial(self._segment.handled_of, lane=COORDINATOR)
         self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing, handled_of)
         if self._arena is not None:
@@ -398,11 +399,6 @@ class Fabric(ArraySpawner):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._supervisor.slots)} workers, {self._directory.total:,} agents"
         return f"<Fabric: {state}>"
-
-
-def _run_aside(job: Callable[[], None]) -> None:
-    """Run what may take long in a thread of its own: futures do not wait for it."""
-    threading.Thread(target=job, name="fabric-request", daemon=True).start()
 
 
 def _call(method: "weakref.WeakMethod[Any]", *arguments: Any) -> None:

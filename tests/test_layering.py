@@ -79,6 +79,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.crew",
         "fabric.postmortem",
         "fabric.unasked",
+        "fabric.aside",
         "fabric.sampler",
         "fabric.pending",
         "fabric.directory",
