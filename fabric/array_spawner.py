@@ -58,6 +58,9 @@ class ArraySpawner(CoordinatorMessenger):
         hosts = self._spawner.spawn(Recipe(kind, data, None, used, None, care, bounds), len(used), name)
         group = self._group_of(kind, bounds, hosts)
         if name is not None:
+            for other in list(self._spawner.arrays):
+                if self._find_array(other) is None:
+                    self._spawner.arrays.pop(other, None)  # its agents are no more
             self._spawner.arrays[name] = group.where, group.dtype, group.reply_dtype, group._json
         return group
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from fabric.errors import SpawnError
 from fabric.ring import ALIVE, LOST, STOPPED, Peer
 
+_NAMES_KEPT = 64  # so few are not worth a look
+
 
 class Directory:
     """The coordinator's view of all agents: the shared table and the names. Any thread."""
@@ -26,6 +28,7 @@ class Directory:
         self._slots = array("H", [0])  # worker of each index, for those that live
         self._counts = [0] * peer.processes
         self._names: dict[str, tuple[list[int], bool | None]] = {}  # addresses, and what their class says of JSON
+        self._many_names = _NAMES_KEPT  # from so many on those of the dead are looked for
         self._reserved: set[str] = set()
 
     def allocate(self, count: int) -> "array[int]":
@@ -122,12 +125,19 @@ class Directory:
         def give(addresses: "array[int]", json: bool | None) -> None:
             with self._lock:
                 self._names[prefix] = list(addresses), json
+                if len(self._names) > self._many_names:
+                    self._forget_the_dead()
 
         try:
             yield give
         finally:
             with self._lock:
                 self._reserved.discard(prefix)
+
+    def _forget_the_dead(self) -> None:
+        """Drop the names of which no agent lives, and look again when there are twice as many."""
+        self._names = {name: held for name, held in self._names.items() if len(self.alive(array("Q", held[0])))}
+        self._many_names = max(_NAMES_KEPT, 2 * len(self._names))
 
     def find(self, name: str) -> tuple[int, bool | None] | None:
         """Return the agent of this name, its address and what its class says of JSON; None when none lives."""

@@ -138,3 +138,18 @@ def test_threads_get_different_addresses():
 
     assert len(got) == len(set(got)) == 4_000
     assert directory.total == 2_000
+
+
+def test_the_names_of_those_who_have_stopped_are_dropped_in_time(directory):
+    (stays,) = _spawn(directory, 1)
+    with directory.reserve("stays") as give:
+        give(array("Q", [stays]), None)
+    for number in range(1_000):
+        addresses = _spawn(directory, 2)
+        with directory.reserve(f"goes-{number}") as give:
+            give(addresses, None)
+        directory.close(addresses[:1])
+        assert directory.find(f"goes-{number}-1") == (addresses[1], None), "one of them lives"
+        directory.close(addresses[1:])
+    assert len(directory._names) < 100
+    assert directory.find("stays-0") == (stays, None)
