@@ -367,6 +367,8 @@ class Supervisor:
         self._unasked.put_aside(letter, told)
 
     def _succeed(self, slot: int) -> None:
+        if slot in self._going:  # sent away while nobody was there, to hear that and to leave
+            self._worker_died(Death(slot, 0, None, "it was sent away before it was started again"))
         if slot not in self.slots or self._spawner is None:
             if slot in self._going:  # sent away before it had come
                 self._worker_died(Death(slot, 0, None, "it was sent away"))

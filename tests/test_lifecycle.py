@@ -287,3 +287,25 @@ def test_an_order_to_leave_for_a_worker_that_died_is_not_for_the_next_one():
         agents = fab.spawn_batch(Echo, 10)
         assert agents.ask_all("here", timeout=PATIENCE) == ["here"] * 10
         assert fab.statistics().restarts == 0
+
+
+def test_a_worker_may_be_sent_away_while_its_slot_waits_for_a_successor():
+    with Fabric(workers=2, max_restarts=100) as fab:
+        crew, backing_off, call_later = fab._supervisor.crew, threading.Event(), fab._supervisor.crew.call_later
+
+        def called(seconds, function):
+            call_later(seconds, function)
+            if seconds >= 0.1:  # the restart policy's: nothing else is that far off
+                backing_off.set()
+
+        crew.call_later = called
+        while not backing_off.is_set():  # without a message done in between
+            crew.kill(2)
+            time.sleep(0.001)
+        going = threading.Thread(target=fab.resize, args=(1,), daemon=True)
+        going.start()
+        going.join(PATIENCE)
+        assert not going.is_alive()
+        crew.call_later = call_later
+        fab.resize(2)
+        assert fab.spawn_batch(Echo, 10).ask_all("here", timeout=PATIENCE) == ["here"] * 10
