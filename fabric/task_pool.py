@@ -11,7 +11,9 @@ does so when nobody else does, and all that may take long: starting workers, enc
 Locks: `lock` guards queue and seats; it is held while something is sent, never while a user's code runs.
 """
 
+import os
 import threading
+import weakref
 from collections.abc import Iterable
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from concurrent.futures.process import BrokenProcessPool
@@ -32,6 +34,7 @@ from fabric.task_settings import PoolSettings
 
 _LOOK_EACH = 32  # submissions: then replies are drained, which makes room for what waits
 _PENDING = "A process in the process pool was terminated abruptly while the future was running or pending."
+_pools: "weakref.WeakSet[TaskPool]" = weakref.WeakSet()  # for forked children
 _SMALL = frozenset({int, float, complex, bool, type(None), slice, range})  # types of arguments that are never large
 
 
@@ -54,6 +57,7 @@ class TaskPool:
         self._since_look = 0
         self._busy = False  # have all workers so much ahead that a single task need not be sent at once?
         self._large_from = settings.config.arena_threshold
+        _pools.add(self)
 
     def submit(self, options: TaskOptions, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture:
         """Take a task. What cannot be pickled is told by its future."""
@@ -118,8 +122,7 @@ class TaskPool:
 
     def _enter(self, future: TaskFuture) -> None:
         with self.lock:
-            if self.broken is not None:
-                raise BrokenProcessPool(self.broken)
+            self.check_open()  # once more: now nobody closes it before this task counts
             self.unfinished += 1
             self.queue.add(future)
             if not self._busy or self.queue.count >= _LOOK_EACH:
@@ -298,9 +301,10 @@ class TaskPool:
 
     def leave(self, at_exit: bool = False) -> None:
         """Take no more tasks; the workers leave when those there are have been done. Returns at once."""
-        if at_exit:
-            self._closed_by = "interpreter shutdown"
-        self.closing = True
+        with self.lock:
+            if at_exit:
+                self._closed_by = "interpreter shutdown"
+            self.closing = True
         if self.steward.thread is not None:
             self.steward.attend()
             self.steward.call()
@@ -328,13 +332,32 @@ class TaskPool:
             error.__cause__ = cause
             rows.append((task, None, error))
         _run_callbacks(self._settle(rows))
-        self.steward.call()
+        if self.steward.thread is not None:
+            self.steward.call()
 
     def call(self) -> None:
         """Have the steward do its chores."""
-        self.steward.call()
+        try:
+            self.steward.call()
+        except RuntimeError as error:  # "can't start new thread"
+            self.fail("its thread cannot be started", error)
+
+    def forget_after_fork(self) -> None:
+        """Be unusable in a forked child, which has neither the workers nor the steward; no lock can be relied on."""
+        self.lock = threading.Lock()
+        self.closing = True
+        self.broken = f"this pool belongs to process {os.getppid()}: a forked child makes one of its own"
+        self.steward.done = True
 
 
 def _run_callbacks(tasks: list[TaskFuture]) -> None:
     for task in tasks:
         task.run_callbacks()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
