@@ -40,6 +40,7 @@ _HOME = {
     "MessageTooLargeError": "fabric.errors",
     "PoisonMessageError": "fabric.errors",
     "Queue": "fabric.queue",
+    "Pool": "fabric.pool",
     "Shared": "fabric.loans",
     "ShutDown": "fabric.queue",
     "SimpleQueue": "fabric.queue",

@@ -9,6 +9,7 @@ from typing import Protocol
 
 _TARGET = 0.001
 _MOST = 4096  # more items would make messages that are too large for a lane, for little gain
+_LIGHT = 1 << 18  # bytes of a chunk: with more it takes longer to send than to begin another
 _GROWTH = 16  # times the last, at the most: a few quick items do not tell of all
 
 
@@ -17,6 +18,8 @@ class Sizer(Protocol):
 
     def next(self, left: int | None) -> int: ...
     def observe(self, count: int, seconds: float) -> None: ...
+    def weigh(self, count: int, size: int) -> None: ...
+    def limit(self, count: int) -> None: ...
 
 
 class FixedSize:
@@ -32,12 +35,20 @@ class FixedSize:
     def observe(self, count: int, seconds: float) -> None:
         """Take note of a chunk that was done; it changes nothing."""
 
+    def weigh(self, count: int, size: int) -> None:
+        """Take note of how large a chunk is; it changes nothing."""
+
+    def limit(self, count: int) -> None:
+        """Take note that the results of more would be large; it changes nothing."""
+
 
 class MeasuredSize:
     """Chunks by the time that their items take."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, seconds: float = _TARGET, most: int = _MOST) -> None:
         self._workers = workers
+        self._target = seconds
+        self._most = most
         self._size = 1
         self._seconds: float | None = None  # that an item takes
 
@@ -56,4 +67,14 @@ class MeasuredSize:
             self._seconds = each  # slow ones count at once: what is behind them waits
         else:
             self._seconds += (each - self._seconds) / 4
-        self._size = max(1, min(_MOST, _GROWTH * max(self._size, count), int(_TARGET / self._seconds)))
+        self._size = max(1, min(self._most, _GROWTH * max(self._size, count), int(self._target / self._seconds)))
+
+    def weigh(self, count: int, size: int) -> None:
+        """Take note that a chunk of `count` items has so many bytes."""
+        if size > _LIGHT:
+            self.limit(count * _LIGHT // size)
+
+    def limit(self, count: int) -> None:
+        """Make no chunk larger than this any more: items, or results, have many bytes."""
+        self._most = max(1, min(self._most, count))
+        self._size = min(self._size, self._most)

@@ -171,6 +171,11 @@ class Replies:
         self._jobs.append(job)
         self.wake_pump()
 
+    def run_left(self) -> None:
+        """Run what came too late for the pump: nobody else would."""
+        if self._closed is not None:
+            self._run_jobs()
+
     def wake_pump(self) -> None:
         """See to it that somebody drains although nobody waits."""
         with self._pump_guard:

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import psutil
@@ -22,7 +22,7 @@ from fabric.pending import Entry, Finish, Replied
 from fabric.recycling import RecyclePolicy, Service
 from fabric.seat import Seat
 from fabric.task_future import TaskFuture, TaskOptions
-from fabric.task_runner import Setup, TaskRunner
+from fabric.task_runner import Setup
 from fabric.task_settings import PoolSettings, authkey
 
 _log = logging.getLogger("fabric")
@@ -96,6 +96,21 @@ class TaskCrew:
         if fabric is not None:
             fabric._replies.drain_if_free()
 
+    def wake(self) -> None:
+        """Have whoever sleeps over the lanes look whether it still has to."""
+        fabric = self.fabric
+        if fabric is not None:
+            fabric._replies.wake_leader()
+
+    def run_later(self, job: Callable[[], None]) -> None:
+        """Run a user's function in the pump; here, where there is none any more."""
+        fabric = self.fabric
+        if fabric is None:
+            job()
+        else:
+            fabric._replies.run_later(job)
+            fabric._replies.run_left()
+
     def settle(self, timeout: float = 60.0) -> None:
         """Wait until there are as many workers as are wanted, or there will not be."""
         with self._grown:
@@ -160,7 +175,7 @@ class TaskCrew:
         first = once == settings.once  # of a worker; the initializer runs once
         setup = Setup(settings.initializer, settings.initargs, authkey()) if first else Setup()
         runners = fabric.spawn_batch(
-            TaskRunner, len(slots), args=(dumps(setup),), placement="least_loaded", on_crash=_crash(once)
+            settings.runner, len(slots), args=(dumps(setup),), placement="least_loaded", on_crash=_crash(once)
         )
         slot_of = fabric._switchboard.slot_of
         with self._pool.lock:

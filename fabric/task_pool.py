@@ -13,11 +13,12 @@ Locks: `lock` guards queue and seats; it is held while something is sent, never 
 
 import os
 import threading
+import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, Protocol
 
 from fabric.callables import FunctionCache
 from fabric.codec import dump_pickle
@@ -33,9 +34,17 @@ from fabric.task_queue import TaskQueue
 from fabric.task_settings import PoolSettings
 
 _LOOK_EACH = 32  # submissions: then replies are drained, which makes room for what waits
+_NONE = object()
 _PENDING = "A process in the process pool was terminated abruptly while the future was running or pending."
 _pools: "weakref.WeakSet[TaskPool]" = weakref.WeakSet()  # for forked children
 _SMALL = frozenset({int, float, complex, bool, type(None), slice, range})  # types of arguments that are never large
+
+
+class Run(Protocol):
+    """What makes tasks as others are done: fabric.runs.Run."""
+
+    def abort(self, error: BaseException) -> None: ...
+    def release(self) -> None: ...
 
 
 class TaskPool:
@@ -48,7 +57,8 @@ class TaskPool:
         self.crew = TaskCrew(settings, self)
         self.steward = Steward(self)
         self.functions = FunctionCache()
-        self.unfinished = 0  # tasks that are neither done nor cancelled
+        self.runs: dict[Run, None] = {}  # those that still make tasks
+        self.unfinished = 0  # tasks that are neither done nor cancelled, and runs
         self.closing = False  # no more tasks are taken
         self.broken: str | None = None
         self.late = 0
@@ -81,8 +91,11 @@ class TaskPool:
         return future
 
     def submit_call(self, options: TaskOptions, call: tuple[Any, ...], function: Any) -> TaskFuture:
-        """Take a task in the form that fabric.task_runner says. EncodingError: it cannot be pickled."""
-        self.check_open()
+        """Take a task in the form that the runner knows, though the pool be closing: its call was taken before.
+
+        Raises:
+            EncodingError: it cannot be pickled. BrokenProcessPool: the pool is broken.
+        """
         future = TaskFuture(self, options)
         future.function = function
         self._expect_worker()
@@ -90,6 +103,22 @@ class TaskPool:
         self._put_off_if_large(future, call)
         self._enter(future)
         return future
+
+    def begin_run(self, run: "Run") -> None:
+        """Stay open until the end of this run: some of its items are no tasks yet."""
+        with self.lock:
+            self.check_open()
+            self.runs[run] = None
+            self.unfinished += 1
+
+    def end_run(self, run: "Run") -> None:
+        """Take note that no more tasks of a run come."""
+        with self.lock:
+            if self.runs.pop(run, _NONE) is _NONE:
+                return
+            self.unfinished -= 1
+        if self.closing and not self.unfinished:
+            self.steward.call()
 
     def _put_off_if_large(self, future: TaskFuture, call: tuple[Any, ...]) -> None:
         """Have a task that turned out large encoded anew, without copies, when a worker has room for it."""
@@ -122,7 +151,10 @@ class TaskPool:
 
     def _enter(self, future: TaskFuture) -> None:
         with self.lock:
-            self.check_open()  # once more: now nobody closes it before this task counts
+            if self.broken is not None:
+                raise BrokenProcessPool(self.broken)
+            if self.closing and not self.unfinished:  # the steward may have left: it would stay here for ever
+                self.check_open()
             self.unfinished += 1
             self.queue.add(future)
             if not self._busy or self.queue.count >= _LOOK_EACH:
@@ -219,6 +251,7 @@ class TaskPool:
         """Fail a task that was taken from the queue, or from its worker. The steward only."""
         task._state = RUNNING
         _run_callbacks(self._settle([(task, None, error)]))
+        self.wake()
 
     def _settle(self, rows: Iterable[tuple[TaskFuture, Any, BaseException | None]]) -> list[TaskFuture]:
         """Complete tasks, but those that were stopped and settled before; return those with callbacks."""
@@ -250,6 +283,19 @@ class TaskPool:
                 self.crew.wait(waiter, deadline)
         finally:
             future._awaited.remove(waiter)
+
+    def wait_for(self, waiter: Waiter, deadline: float | None) -> bool:
+        """Wait until somebody completes this, draining meanwhile. False: the time is up."""
+        self.crew.wait(waiter, deadline)
+        return waiter.done or deadline is None or time.monotonic() < deadline
+
+    def wake(self) -> None:
+        """Have those who wait look again: one of them may sleep over the lanes, and nothing may come."""
+        self.crew.wake()
+
+    def run_later(self, job: Callable[[], None]) -> None:
+        """Run a user's function in a thread that may be held up."""
+        self.crew.run_later(job)
 
     def look(self) -> None:
         """Take what has come, unless another thread does already."""
@@ -296,6 +342,7 @@ class TaskPool:
         for task in tasks:
             task.forget_call()
             task.set_cancelled()
+        self.wake()
         if self.closing and not self.unfinished:
             self.steward.call()
 
@@ -331,7 +378,11 @@ class TaskPool:
             error = BrokenProcessPool(f"{_PENDING} {text}")
             error.__cause__ = cause
             rows.append((task, None, error))
-        _run_callbacks(self._settle(rows))
+        called = self._settle(rows)
+        for run in list(self.runs):
+            run.abort(BrokenProcessPool(text))
+        self.wake()
+        _run_callbacks(called)
         if self.steward.thread is not None:
             self.steward.call()
 

@@ -93,6 +93,9 @@ def run_chunk(function: Any, items: Sequence[Any], star: bool, seed: tuple[Any, 
                 values.append(value)
                 if time.perf_counter() - begun > _CHUNK_SECONDS:
                     break
+            else:
+                if len(values) < len(items):
+                    raise StopIteration("raised by the function")  # else these would be taken for not begun
     except BaseException as error:
         return ChunkResult(values, describe(error, frames_to_skip=1), time.perf_counter() - begun)
     return ChunkResult(values, None, time.perf_counter() - begun)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fabric.config import FabricConfig
+from fabric.task_runner import TaskRunner
 
 _MANY = 16  # workers; beyond that each gets smaller lanes, so that the room that is reserved does not run out
 
@@ -23,6 +24,7 @@ class PoolSettings:
     max_tasks: int | None = None  # recycle a worker after so many tasks
     max_seconds: float | None = None  # ... after so long
     max_growth: int | None = None  # ... when its memory has grown by so much
+    runner: type[TaskRunner] = TaskRunner
     config: FabricConfig = field(default_factory=FabricConfig)
 
 

@@ -106,3 +106,56 @@ def make(kind: type) -> Any:
 
 def end_the_worker_reading(value: Any) -> None:
     """Is never run: its argument ends the worker before."""
+
+
+def wait_for_file(path: str) -> str:
+    """Wait until a file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    return "gone"
+
+
+def touch(path: str) -> None:
+    """Make an empty file."""
+    Path(path).touch()
+
+
+def touch_own(folder: str) -> None:
+    """Make an empty file, named by the process id."""
+    (Path(folder) / f"{os.getpid()}").touch()
+
+
+def note_and_sleep_long(path: str) -> None:
+    """Make a file, then sleep for a minute."""
+    Path(path).touch()
+    time.sleep(60)
+
+
+def note_and_maybe_fail(path: str, seconds: float, fails: bool) -> None:
+    """Sleep, make a file, and raise if asked to."""
+    time.sleep(seconds)
+    Path(path).touch()
+    if fails:
+        raise FileNotFoundError(path)
+
+
+def fail_at_multiples(number: int) -> int:
+    """Return a number, but for multiples of three."""
+    if number % 3 == 0:
+        raise ValueError(number)
+    return number
+
+
+def make_lambda() -> Any:
+    """Return what has no name to be pickled by."""
+    return lambda: 42
+
+
+def make_generator() -> Any:
+    """Return what cannot be pickled at all."""
+    return (i for i in range(3))
+
+
+def fail_unpicklably() -> None:
+    """Raise an exception that cannot be pickled."""
+    raise ValueError(make_generator())

@@ -36,6 +36,7 @@ PUBLIC = ERRORS | {
     "FabricConfig",
     "JoinableQueue",
     "Queue",
+    "Pool",
     "Shared",
     "ShutDown",
     "SimpleQueue",

@@ -1,0 +1,241 @@
+"""Apply a function to many items for a Pool: chunks are tasks, and what became of each item is handed to a collector.
+
+    source ──▶ chunks, by measured time ──▶ TaskPool ──▶ outcomes of items ──▶ collector: a list, or an iterator
+      ▲                                        │
+      └── a few chunks a worker are ahead ◀────┘         (fed by who waits for results, else by the steward)
+
+A chunk that took too long comes back in part, and the rest of it goes to whoever is free. One that kills its worker,
+or cannot be pickled, is cut into single items, so that only the one to blame fails.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from fabric.chunking import Sizer
+from fabric.errors import BackpressureError, EncodingError, PoisonMessageError
+from fabric.pool_runner import Outcomes
+from fabric.sources import Iterated, Listed
+from fabric.task_future import TaskFuture, TaskOptions, Waiter
+from fabric.task_pool import TaskPool
+
+
+class Work(NamedTuple):
+    """What is to be done with each item. `seconds`: how long a chunk may take, before the rest of it comes back."""
+
+    function: Any
+    star: bool
+    options: TaskOptions
+    seconds: float
+
+
+class Collector(Protocol):
+    """Takes what becomes of items, in the thread that drains: `errors` has, by index in `values`, what has none."""
+
+    def accept(self, first: int, values: list[Any], errors: dict[int, Any]) -> None: ...
+    def finish(self) -> None: ...
+
+
+class Piece:
+    """Items that go together, and their place among all."""
+
+    __slots__ = ("first", "items", "run")
+
+    def __init__(self, run: "Run", items: Any, first: int) -> None:
+        self.run = run
+        self.items = items
+        self.first = first
+
+    def came(self, task: TaskFuture) -> None:
+        """Take note that their task is done."""
+        self.run._came(self, task._result, task._exception)
+
+
+class Run:
+    """One call of map or imap, from its first item to the last outcome. Any thread may feed it and wait for it."""
+
+    def __init__(self, pool: TaskPool, work: Work, source: Listed | Iterated, sizer: Sizer, ahead: int) -> None:
+        """`ahead`: how many chunks a worker may be open. RuntimeError: the pool takes no more work.
+
+        Raises:
+            EncodingError: the function cannot be pickled.
+        """
+        self.pool = pool
+        self.source = source
+        self._work = work
+        data = pool.functions.dump(work.function)
+        self._function = work.function if data is None else data
+        self._sizer = sizer
+        self._workers = pool.settings.max_workers
+        self._most_open = ahead * self._workers
+        self._guard = threading.Lock()  # of feeding
+        self._lock = threading.Lock()  # of what follows
+        self._open = 0  # chunks that are not done
+        self._sent = 0  # items that were put into chunks
+        self._left = 0  # of these, items whose outcome is to come
+        self._again: deque[Piece] = deque()
+        self._waiting: list[Waiter] = []
+        self._collector: Collector | None = None
+        self.finished = False
+
+    def begin(self, collector: Collector) -> None:
+        """Begin to send."""
+        self._collector = collector
+        self.pool.begin_run(self)
+        if isinstance(self.source, Iterated):
+            self.source.begin(self._more)
+        else:
+            self._more()
+
+    # Feeding.
+
+    def feed(self) -> None:
+        """Send chunks, as many as are to be ahead. Any thread; those who come second leave it to the first."""
+        while self._wants() and self._guard.acquire(False):
+            try:
+                while self._wants():
+                    self._send_next()
+            except BaseException as error:
+                self.abort(error)
+            finally:
+                self._guard.release()
+
+    def _wants(self) -> bool:
+        if self._open >= self._most_open or self.finished:
+            return False
+        if self._again:
+            return True
+        source = self.source
+        return source.ready(1 if self._open < self._workers else self._sizer.next(source.left))
+
+    def _send_next(self) -> None:
+        with self._lock:
+            piece = self._again.popleft() if self._again else None
+            if piece is None:
+                items = self.source.take(self._sizer.next(self.source.left))
+                if len(items) == 0:
+                    return
+                piece = Piece(self, items, self._sent)
+                self._sent += len(items)
+                self._left += len(items)
+            self._open += 1
+        work = self._work
+        try:
+            task = self.pool.submit_call(
+                work.options, (self._function, piece.items, work.star, work.seconds), work.function
+            )
+        except EncodingError as error:
+            self._came(piece, None, error)
+            return
+        self._sizer.weigh(len(piece.items), len(task.data))
+        task.follow(piece.came)
+
+    def _more(self) -> None:
+        """Take note that the source has something, or has ended."""
+        self.feed()
+        if self.source.ended():
+            self._finish_if_done()
+
+    # What comes back.
+
+    def _came(self, piece: Piece, result: Any, error: BaseException | None) -> None:
+        values: list[Any] = []
+        errors: dict[int, Any] = {}
+        again: list[Piece] = []
+        count = len(piece.items)
+        if type(result) is Outcomes:
+            values, errors, seconds = result
+            self._sizer.observe(len(values), seconds)
+            if len(values) < count:
+                again = self._cut(piece, len(values), self._sizer.next(count))
+                if seconds < self._work.seconds:  # results are large
+                    self._sizer.limit(len(values))
+        elif count > 1 and self._is_divisible(error):
+            again = self._cut(piece, 0, 1 if not isinstance(error, BackpressureError) else -(-count // 4))
+        else:
+            values, errors = [None] * count, dict.fromkeys(range(count), error)
+        piece.items = ()
+        with self._lock:
+            if self.finished:
+                return
+            self._open -= 1
+            self._again.extend(again)
+            self._left -= len(values)
+        if values and self._collector is not None:
+            self._collector.accept(piece.first, values, errors)
+        if not self._finish_if_done() and not self._wake() and self._wants():
+            self.pool.steward.feed(self.feed)
+
+    def _is_divisible(self, error: BaseException | None) -> bool:
+        """Is one item to blame, and may the others be tried without it?"""
+        if type(error) is EncodingError or isinstance(error, BackpressureError):  # it was never sent
+            return True
+        return isinstance(error, (PoisonMessageError, EncodingError)) and not self._work.options.once
+
+    def _cut(self, piece: Piece, begin: int, size: int) -> list[Piece]:
+        items, end = piece.items, len(piece.items)
+        return [Piece(self, items[i : i + size], piece.first + i) for i in range(begin, end, size)]
+
+    def _finish_if_done(self) -> bool:
+        with self._lock:
+            if self.finished or not self.source.ended() or self._left:
+                return self.finished
+            last, self.source.error = self.source.error, None
+            if last is None:
+                self.finished = True
+            else:  # as if it were the outcome of one more item
+                self._left = 1
+        if last is None:
+            self._finish()
+            return True
+        assert self._collector is not None
+        self._collector.accept(self._sent, [None], {0: last})
+        with self._lock:
+            self._left = 0
+        return self._finish_if_done()
+
+    def _finish(self) -> None:
+        collector, self._collector = self._collector, None
+        if collector is not None:
+            collector.finish()
+        self._wake()
+        self.pool.end_run(self)
+        self.pool.wake()  # who waits may sleep over the lanes, and this thread need not be the one that drains
+
+    def abort(self, error: BaseException) -> None:
+        """Give all that is still to come this error."""
+        with self._lock:
+            if self.finished:
+                return
+            self.finished = True
+            self._again.clear()
+        self.source.stop()
+        if self._collector is not None:
+            self._collector.accept(-1, [None], {0: error})
+        self._finish()
+
+    def release(self) -> None:
+        """Send all there is, however few results are taken: the pool is to be left."""
+        self.source.release()
+
+    # Waiting.
+
+    def wait(self, reached: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait until something is reached that outcomes bring about, feeding meanwhile. False: the time is up."""
+        while not reached():
+            self.feed()
+            waiter = Waiter()
+            self._waiting.append(waiter)
+            try:
+                if not reached() and not self._wants() and not self.pool.wait_for(waiter, deadline):
+                    return reached()
+            finally:
+                self._waiting.remove(waiter)
+        return True
+
+    def _wake(self) -> bool:
+        waiting = list(self._waiting)
+        for waiter in waiting:
+            waiter.complete()
+        return bool(waiting)

@@ -1,0 +1,425 @@
+"""Pool: multiprocessing.Pool's contract, and what goes beyond it."""
+
+import gc
+import itertools
+import multiprocessing
+import multiprocessing.pool
+import os
+import pickle
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fabric import ClosedError, PoisonMessageError, Pool, WorkerLostError
+from tests import task_functions as work
+
+DEADLINE = 20.0
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool(2) as shared:
+        assert len(shared._pool) == 2  # they have started: else they would seem to be left behind by the first test
+        yield shared
+
+
+def wait_for(reached: Any) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not reached():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.002)
+
+
+class Sized:
+    """Has a length, and fails when it is iterated over."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[int]:
+        raise KeyError("no items")
+
+
+def broken_after(count: int) -> Iterator[int]:
+    """Yield so many numbers, then raise."""
+    yield from range(count)
+    raise KeyError("no more")
+
+
+# One call.
+
+
+def test_apply_returns_what_the_function_returns(pool: Pool) -> None:
+    assert pool.apply(work.both, (1, 2), {"c": 3}) == ((1, 2), {"c": 3})
+    assert pool.apply(work.echo, [None]) is None
+    assert pool.apply(lambda x: x + 1, (1,)) == 2
+
+
+def test_apply_raises_what_the_function_raises_with_its_remote_traceback(pool: Pool) -> None:
+    with pytest.raises(KeyError, match="nothing there") as caught:
+        pool.apply(work.fail, (KeyError("nothing there"),))
+    assert type(caught.value.__cause__) is multiprocessing.pool.RemoteTraceback
+    assert "raise error" in caught.value.__cause__.tb
+    assert pool.apply(work.echo, (1,)) == 1
+
+
+def test_an_async_result_says_whether_it_is_there(pool: Pool, tmp_path: Path) -> None:
+    result = pool.apply_async(work.wait_for_file, (str(tmp_path / "go"),))
+    assert not result.ready()
+    with pytest.raises(ValueError, match="not ready"):
+        result.successful()
+    with pytest.raises(multiprocessing.TimeoutError):
+        result.get(0.01)
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0.01)
+    result.wait(0.01)
+    (tmp_path / "go").touch()
+    result.wait()
+    assert result.ready()
+    assert result.successful()
+    assert result.get(0) == "gone"
+    failed = pool.apply_async(work.fail, (KeyError(),))
+    failed.wait()
+    assert not failed.successful()
+
+
+def test_many_calls_come_back_each_to_its_own_result(pool: Pool) -> None:
+    results = [pool.apply_async(work.echo, (i,)) for i in range(3_000)]
+    assert [result.get(DEADLINE) for result in results] == list(range(3_000))
+
+
+def test_a_callback_has_run_before_the_result_is_ready(pool: Pool) -> None:
+    got: list[Any] = []
+    assert pool.apply_async(work.echo, (7,), callback=got.append).get(DEADLINE) == 7
+    assert got == [7]
+    error = KeyError("nothing there")
+    with pytest.raises(KeyError):
+        pool.apply_async(work.fail, (error,), callback=got.append, error_callback=got.append).get(DEADLINE)
+    assert [type(item) for item in got] == [int, KeyError]
+    pool.map_async(work.echo, [1, 2], callback=got.append).wait()
+    assert got[2:] == [[1, 2]]
+
+
+def test_a_callback_runs_though_nobody_waits_and_may_use_the_pool(pool: Pool) -> None:
+    came = threading.Event()
+    got: list[Any] = []
+
+    def again(value: int) -> None:
+        got.append(pool.map(work.echo, [value, value]))
+        came.set()
+
+    pool.apply_async(work.echo, (3,), callback=again)
+    assert came.wait(DEADLINE)
+    assert got == [[3, 3]]
+
+
+def test_a_callback_that_raises_holds_up_nobody(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    assert pool.apply_async(work.echo, (1,), callback=lambda value: 1 // 0).get(DEADLINE) == 1
+    assert "a callback of a pool's result raised" in caplog.text
+
+
+def test_what_cannot_be_pickled_is_told_by_the_result(pool: Pool) -> None:
+    with pytest.raises(RuntimeError, match="cannot pickle"):
+        pool.apply_async(work.echo, (work.Unpicklable(),)).get(DEADLINE)
+    for function in (work.make_lambda, work.make_generator):
+        with pytest.raises(multiprocessing.pool.MaybeEncodingError) as caught:
+            pool.apply(function)
+        assert "Error" in caught.value.exc
+        assert "at 0x" in caught.value.value
+    with pytest.raises(multiprocessing.pool.MaybeEncodingError, match="cannot be pickled") as caught:
+        pool.apply(work.fail_unpicklably)
+    assert "fail_unpicklably" in str(caught.value.__cause__)
+
+
+# map.
+
+
+def test_map_keeps_the_order(pool: Pool) -> None:
+    assert pool.map(work.echo, range(50_000)) == list(range(50_000))
+    assert pool.map(work.echo, [str(i) for i in range(1_000)], chunksize=7) == [str(i) for i in range(1_000)]
+    assert pool.map(work.echo, (i for i in range(100)), 1) == list(range(100))
+    assert pool.map(work.echo, {3: 1, 4: 1}) == [3, 4]
+    assert pool.map(work.echo, "abc") == ["a", "b", "c"]
+    assert pool.map(work.echo, []) == []
+    assert pool.map_async(work.echo, [], chunksize=1).get(0) == []
+    assert pool.starmap(work.add, [(i, 1) for i in range(100)]) == list(range(1, 101))
+    assert pool.starmap_async(work.add, zip(range(100), range(100), strict=True), 9).get() == list(range(0, 200, 2))
+
+
+def test_map_of_an_array_goes_by_its_rows(pool: Pool) -> None:
+    rows = np.arange(3_000.0).reshape(1_000, 3)
+    assert pool.map(work.total, rows) == [float(row.sum()) for row in rows]
+
+
+def test_map_waits_for_all_items_before_it_raises(pool: Pool, tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{i}") for i in range(20)]
+    calls = [(path, 0.01, i in (3, 7)) for i, path in enumerate(paths)]
+    for chunksize in (None, 1, 5):
+        with pytest.raises(FileNotFoundError, match="/3"):
+            pool.starmap(work.note_and_maybe_fail, calls, chunksize)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(str(i) for i in range(20))
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+def test_an_iterable_that_raises_raises_in_the_caller(pool: Pool) -> None:
+    for items in (broken_after(3), Sized()):
+        with pytest.raises(KeyError) as caught:
+            pool.map(work.echo, items)  # type: ignore[arg-type]
+        assert caught.value.__cause__ is None
+    assert pool.map(work.echo, [1]) == [1]
+
+
+def test_an_item_that_cannot_be_pickled_fails_the_map_and_nothing_else(pool: Pool) -> None:
+    with pytest.raises(RuntimeError, match="cannot pickle"):
+        pool.map(work.echo, [*range(100), work.Unpicklable()])
+    assert pool.map(work.echo, range(100)) == list(range(100))
+
+
+def test_a_function_that_raises_StopIteration_ends_nothing(pool: Pool) -> None:
+    with pytest.raises(StopIteration):
+        pool.map(work.fail, [StopIteration()] * 3)
+
+
+def test_results_are_let_go_of(pool: Pool) -> None:
+    arrays = [np.zeros(3) for _ in range(10)]
+    given = [weakref.ref(array) for array in arrays]
+    results = pool.map(work.echo, arrays)
+    taken = [weakref.ref(array) for array in results]
+    del arrays, results
+    gc.collect()
+    assert [ref() for ref in given + taken] == [None] * 20
+
+
+# imap.
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+def test_imap_yields_in_order_and_imap_unordered_yields_all(pool: Pool, chunksize: int) -> None:
+    for items in (range(1_000), iter(range(1_000))):
+        assert list(pool.imap(work.echo, items, chunksize)) == list(range(1_000))
+    for items in (range(1_000), iter(range(1_000))):
+        assert sorted(pool.imap_unordered(work.echo, items, chunksize)) == list(range(1_000))
+    assert list(pool.imap(work.echo, [], chunksize)) == []
+    assert list(pool.imap_unordered(work.echo, iter([]), chunksize)) == []
+
+
+def test_imap_goes_on_behind_an_item_that_raises(pool: Pool) -> None:
+    results = pool.imap(work.fail_at_multiples, range(1, 8))
+    assert next(results) == 1
+    assert next(results) == 2
+    with pytest.raises(ValueError, match="3"):
+        next(results)
+    assert [next(results), next(results)] == [4, 5]
+    with pytest.raises(ValueError, match="6"):
+        next(results)
+    assert list(results) == [7]
+
+
+@pytest.mark.parametrize(("chunksize", "whole"), [(1, 7), (2, 6), (4, 4)])
+def test_imap_yields_the_whole_chunks_before_the_iterable_raised(pool: Pool, chunksize: int, whole: int) -> None:
+    results = pool.imap(work.echo, broken_after(7), chunksize)
+    assert [next(results) for _ in range(whole)] == list(range(whole))
+    with pytest.raises(KeyError, match="no more"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+    assert len(list(itertools.islice(pool.imap_unordered(work.echo, iter(range(7)), chunksize), 7))) == 7
+
+
+def test_next_may_give_up_and_be_called_again(pool: Pool, tmp_path: Path) -> None:
+    results = pool.imap(work.wait_for_file, [str(tmp_path / "go")])
+    with pytest.raises(multiprocessing.TimeoutError):
+        results.next(timeout=0.02)  # type: ignore[attr-defined]
+    (tmp_path / "go").touch()
+    assert results.next(DEADLINE) == "gone"  # type: ignore[attr-defined]
+    with pytest.raises(StopIteration):
+        results.next(0)  # type: ignore[attr-defined]
+
+
+def test_imap_unordered_yields_what_comes_first(pool: Pool, tmp_path: Path) -> None:
+    results = pool.imap_unordered(work.wait_for_file, [str(tmp_path / "late"), str(tmp_path / "soon")])
+    (tmp_path / "soon").touch()
+    assert next(results) == "gone"
+    (tmp_path / "late").touch()
+    assert next(results) == "gone"
+
+
+def test_an_iterable_may_wait_for_results_of_its_own_items(pool: Pool) -> None:
+    room = threading.Semaphore(1)
+
+    def one_at_a_time() -> Iterator[int]:
+        for i in range(20):
+            room.acquire()
+            yield i
+
+    got = []
+    for value in pool.imap(work.echo, one_at_a_time()):
+        got.append(value)
+        room.release()
+    assert got == list(range(20))
+
+
+def test_an_endless_iterable_is_consumed_as_its_results_are_taken(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabric.pool._BOUND", 100)
+    with Pool(1) as own:
+        endless = itertools.count()
+        results = own.imap(work.echo, endless)
+        assert [next(results) for _ in range(1_000)] == list(range(1_000))
+        assert next(endless) <= 2_000
+
+
+def test_imap_goes_on_while_nobody_takes_results(pool: Pool, tmp_path: Path) -> None:
+    for items in (range(200), iter(range(200, 400))):
+        results = pool.imap(work.touch, (str(tmp_path / f"{i}") for i in items))
+        del results
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 400)
+
+
+# The pool as a whole.
+
+
+def test_workers_start_at_once_and_are_initialized_though_no_task_comes(tmp_path: Path) -> None:
+    own = Pool(2, work.touch_own, (str(tmp_path),))
+    assert len(own._pool) == 2
+    assert all(process.is_alive() for process in own._pool)
+    own.close()
+    own.join()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_close_does_what_there_is_and_takes_no_more() -> None:
+    own = Pool(2)
+    later = own.map_async(work.echo, range(20_000))
+    streamed = own.imap(work.echo, iter(range(2_000)))
+    single = own.apply_async(work.sleep_and_return, (0.05, 1))
+    with pytest.raises(ValueError, match="still running"):
+        own.join()
+    own.close()
+    own.join()
+    assert later.get(0) == list(range(20_000))
+    assert list(streamed) == list(range(2_000))
+    assert single.get(0) == 1
+    for call in (own.map, own.map_async, own.imap, own.imap_unordered, own.starmap, own.apply_async):
+        with pytest.raises(ValueError, match="Pool not running"):
+            call(work.echo, [1])  # type: ignore[operator]
+    own.close()
+    own.terminate()
+
+
+def test_terminate_ends_what_runs_and_holds_up_nobody(tmp_path: Path) -> None:
+    with Pool(2) as own:
+        running = own.map_async(work.note_and_sleep_long, [str(tmp_path / f"{i}") for i in range(100)])
+        streamed = own.imap(work.echo, itertools.count())
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        processes = own._pool
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    assert not any(process.is_alive() for process in processes)
+    with pytest.raises(ClosedError):
+        running.get(DEADLINE)
+    with pytest.raises(ClosedError):
+        list(streamed)
+    with pytest.raises(ValueError, match="Pool not running"), own:
+        pass
+    own.join()
+
+
+def test_workers_are_replaced_after_so_many_tasks() -> None:
+    with Pool(2, maxtasksperchild=5) as own:
+        pids = [own.apply(work.pid) for _ in range(20)]
+        assert all(pids.count(pid) <= 5 for pid in pids)
+        assert len(set(own.imap(work.pid, range(40)))) >= 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"processes": 0}, ValueError),
+        ({"processes": -1}, ValueError),
+        ({"maxtasksperchild": 0}, ValueError),
+        ({"maxtasksperchild": 0.5}, ValueError),
+        ({"maxtasksperchild": "12"}, ValueError),
+        ({"initializer": 1}, TypeError),
+        ({"on_crash": "hide"}, ValueError),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Pool(**arguments)
+
+
+def test_a_pool_that_is_dropped_warns_and_leaves() -> None:
+    own = Pool(1)
+    pids = [process.pid for process in own._pool]
+    gc.collect()
+    with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
+        del own
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+def test_a_pool_cannot_be_pickled(pool: Pool) -> None:
+    with pytest.raises(NotImplementedError):
+        pickle.dumps(pool)
+
+
+def test_an_initializer_that_raises_fails_the_tasks() -> None:
+    with Pool(1, work.fail, (KeyError("not ready"),)) as own, pytest.raises(Exception, match="not ready"):
+        own.apply_async(work.echo, (1,)).get(DEADLINE)
+
+
+# When something dies.
+
+
+@pytest.fixture
+def mortal() -> Iterator[Pool]:
+    with Pool(2) as own:
+        yield own
+
+
+def test_a_killed_worker_takes_nothing_with_it(mortal: Pool, tmp_path: Path) -> None:
+    results = mortal.map_async(work.echo, range(2_000), 1)
+    assert mortal.apply(work.die_once, (str(tmp_path / "died"),)) == "survived"
+    os.kill(mortal._pool[0].pid, signal.SIGKILL)
+    assert results.get(DEADLINE) == list(range(2_000))
+    assert list(mortal.imap(work.echo, range(2_000))) == list(range(2_000))
+
+
+def test_only_the_item_that_kills_is_to_blame(mortal: Pool) -> None:
+    results = mortal.imap(work.die, [0] * 30 + [signal.SIGKILL] + [0] * 30)
+    outcomes = []
+    for _ in range(61):
+        try:
+            outcomes.append(next(results))
+        except PoisonMessageError:
+            outcomes.append("poison")
+    assert outcomes == [None] * 30 + ["poison"] + [None] * 30
+    with pytest.raises(PoisonMessageError):
+        mortal.map(work.die, [0, signal.SIGKILL, 0])
+
+
+def test_with_on_crash_fail_what_was_begun_is_not_run_again(tmp_path: Path) -> None:
+    with Pool(2, on_crash="fail") as own:
+        with pytest.raises(WorkerLostError, match="die_once") as caught:
+            own.apply(work.die_once, (str(tmp_path / "died"),))
+        assert caught.value.signal_name == "SIGKILL"
+        with pytest.raises(WorkerLostError):
+            own.map(work.die, [signal.SIGKILL, 0, 0])
+        assert own.map(work.echo, range(100)) == list(range(100))
+
+
+# Large data.
+
+
+def test_large_items_and_results_go_there_and_back(pool: Pool) -> None:
+    arrays = [np.full(300_000, float(i)) for i in range(20)]
+    assert pool.map(work.total, arrays) == [300_000.0 * i for i in range(20)]
+    assert [array.sum() for array in pool.imap(work.fill, [300_000] * 20)] == [600_000.0] * 20
+    assert sum(array.sum() for array in pool.map(work.fill, [300_000] * 20)) == 20 * 600_000.0
