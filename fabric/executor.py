@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as _Base
 from typing import Any, Literal
 
-from fabric.chunking import FixedSize, MeasuredSize, Sizer
 from fabric.config import usable_cpus
-from fabric.mapping import Job, MapRun
+from fabric.mapping import map_items
 from fabric.processes import Processes
 from fabric.progress import progress_bar
 from fabric.task_future import TaskFuture, TaskOptions
@@ -68,13 +67,9 @@ class _Submitting(_Base):
         items: Any = zip(*iterables, strict=False) if star else iterables[0]
         if buffersize is None:
             items = list(items)
-        pool = self._pool
-        pool.check_open()
-        sizer: Sizer = MeasuredSize(pool.settings.max_workers) if chunksize is None else FixedSize(chunksize)
-        job = Job(pool, self._options, function, star, seed)
-        run = MapRun(job, items, sizer, timeout, buffersize)
-        run.feed()
-        results = iter(run)
+        self._pool.check_open()
+        work = (function, star, self._options, seed)
+        results = map_items(self._pool, work, items, chunksize, buffersize, timeout)
         if progress:
             bar: Iterator[Any] = progress_bar(results, total=None if buffersize else len(items))
             return iter(bar)

@@ -1,171 +1,114 @@
-"""Apply a function to many items: chunks of them are tasks, and results come back in the order of the items.
+"""Iterate over the results of Executor.map: in order, as they come (fabric.runs does the work)."""
 
-    items ──▶ [1] [1] [16] [256] ... ──▶ tasks ──▶ results, in order
-              by the time that those before took (fabric.chunking)
-
-Only a few chunks a worker are made ahead, since their size is to follow what is measured. Who iterates makes the
-next ones; while nobody does, the steward. A chunk that took too long comes back in part, and the rest of it goes to
-whoever is free; one that kills its worker is cut into single items, so that only the one to blame fails.
-"""
-
-import collections
-import itertools
+import math
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
+from itertools import islice
 from typing import Any
 
-from fabric.chunking import Sizer
-from fabric.errors import PoisonMessageError
+from fabric.chunking import FixedSize, MeasuredSize, Sizer
+from fabric.errors import EncodingError
 from fabric.pending import deadline_of, seconds_left
-from fabric.task_errors import error_of
-from fabric.task_future import TaskFuture, TaskOptions
+from fabric.pool_results import IMapIterator
+from fabric.runs import Run, Work
+from fabric.sources import Listed, Source
+from fabric.task_errors import outcome
+from fabric.task_future import TaskOptions
 from fabric.task_pool import TaskPool
-from fabric.task_runner import ChunkResult
 
-_AHEAD = 3  # chunks a worker: one in its hands, one behind it, one that waits here
-
-
-class Job:
-    """What is mapped: shared by all chunks of one call."""
-
-    def __init__(self, pool: TaskPool, options: TaskOptions, function: Any, star: bool, seed: Any = None) -> None:
-        """`star`: items are tuples of arguments. EncodingError: the function cannot be pickled."""
-        self.pool = pool
-        self.options = options
-        self.function = function
-        self.star = star
-        self.seed = seed
-        self._data = pool.functions.dump(function)
-
-    def submit(self, items: Any, first: int) -> TaskFuture:
-        """Send items; `first` is the index of the first of them."""
-        seed = None if self.seed is None else (self.seed, first)
-        function = self.function if self._data is None else self._data
-        return self.pool.submit_call(self.options, (function, items, self.star, seed), self.function)
+_CHUNK_SECONDS = 0.02  # a chunk that takes longer gives back what it has not begun: others may be idle
+_AHEAD = 3  # chunks of measured size a worker: one in its hands, one behind it, one that waits here
+_AHEAD_FIXED = 256  # those that were asked for may be of a microsecond each
 
 
-class Chunk:
-    """Items that went together, and what came of them."""
+class Buffered:
+    """Items of an iterable, which only the one who iterates over results consumes, so many ahead of the results."""
 
-    def __init__(self, job: Job, items: Any, first: int) -> None:
-        self.items = items
-        self.first = first
-        self.future = job.submit(items, first)
-        self.rest: list[Chunk] = []  # of its items that were not begun
+    left: int | None = None
 
-
-class MapRun:
-    """One call of map: an iterator over results. One thread at a time iterates."""
-
-    def __init__(self, job: Job, items: Iterable[Any], sizer: Sizer, timeout: float | None, buffer: int | None) -> None:
-        self._job = job
-        self._sizer = sizer
-        self._deadline = deadline_of(timeout)
-        self._buffer = buffer
-        self._left = None if buffer is not None else len(items)  # type: ignore[arg-type]
+    def __init__(self, items: Iterable[Any], buffer: int) -> None:
+        self.error: BaseException | None = None
         self._items = iter(items)
-        self._chunks: collections.deque[Chunk] = collections.deque()
-        self._open = 0  # chunks that are not done
-        self._made = 0  # items that are in chunks
-        self._given = 0  # results that were yielded
-        self._guard = threading.Lock()
+        self._room = buffer  # how many may be fetched
         self._over = False
-        self.watched = False  # does the one who iterates wait, and will look itself?
+        self._reader = threading.get_ident()
 
-    def __iter__(self) -> Iterator[Any]:
+    def ready(self, least: int) -> bool:
+        """May this thread fetch more?"""
+        return not self._over and self._room > 0 and threading.get_ident() == self._reader
+
+    def ended(self) -> bool:
+        """Will nothing come any more?"""
+        return self._over
+
+    def take(self, most: int) -> Any:
+        """Fetch the next items."""
+        items: list[Any] = []
+        most = min(most, self._room)
         try:
-            self.feed()
-            while self._chunks:
-                yield from self._results(self._chunks.popleft())
-                self.feed()
-        finally:
-            self._abandon()
+            items.extend(islice(self._items, most))
+        except BaseException as error:
+            self.error = error
+            self._over = True
+        self._over = self._over or len(items) < most
+        self._room -= len(items)
+        return items
 
-    def feed(self) -> None:
-        """Make chunks, as many as are to be ahead. Any thread; those who come second leave it to the first."""
-        if self._over or not self._guard.acquire(False):
-            return
-        try:
-            while not self._over and self._open < _AHEAD * max(1, self._job.pool.crew.wanted):
-                most = self._sizer.next(self._left)
-                if self._buffer is not None:
-                    most = min(most, self._buffer - (self._made - self._given))
-                items = list(itertools.islice(self._items, most)) if most > 0 else []
-                if not items:
-                    break
-                if self._left is not None:
-                    self._left -= len(items)
-                self._chunks.append(self._chunk(items, self._made))
-                self._made += len(items)
-        finally:
-            self._guard.release()
+    def given(self, count: int) -> None:
+        """Take note that so many results are about to be taken, by this thread."""
+        self._room += count
+        self._reader = threading.get_ident()
 
-    def done(self, future: TaskFuture) -> None:
-        """Take note that a chunk is done, in the thread that drains: the steward looks, unless who iterates does."""
-        self._open -= 1
-        if not self.watched and self._buffer is None:
-            self._job.pool.steward.feed(self.feed)
+    def release(self) -> None:
+        """Do nothing: nobody but the reader may fetch."""
 
-    def _chunk(self, items: Any, first: int) -> Chunk:
-        self._open += 1
-        try:
-            chunk = Chunk(self._job, items, first)
-        except BaseException:
-            self._open -= 1
-            raise
-        chunk.future.follow(self.done)
-        return chunk
-
-    def _results(self, chunk: Chunk) -> Iterator[Any]:
-        result = self._outcome(chunk)
-        if result is None:
-            for rest in chunk.rest:
-                yield from self._results(rest)
-            return
-        self.feed()
-        values = result.values
-        values.reverse()
-        while values:
-            self._given += 1
-            yield values.pop()
-        if result.error is not None:
-            raise error_of(result.error, self._job.pool.name_of_function(self._job.function))
-        for rest in chunk.rest:
-            yield from self._results(rest)
-
-    def _outcome(self, chunk: Chunk) -> ChunkResult | None:
-        """Wait for a chunk; None: it was cut into parts."""
-        self.watched = True
-        try:
-            result: ChunkResult = chunk.future.result(seconds_left(self._deadline))
-        except PoisonMessageError:
-            if len(chunk.items) == 1 or self._job.options.once:
-                raise
-            chunk.rest = [self._chunk([item], chunk.first + i) for i, item in enumerate(chunk.items)]
-            return None
-        finally:
-            self.watched = False
-            chunk.future = None  # type: ignore[assignment]  # it has the values, and must not keep them
-        self._sizer.observe(len(result.values), result.seconds)
-        behind = len(result.values)
-        if result.error is None and behind < len(chunk.items):
-            chunk.rest = self._cut(chunk.items[behind:], chunk.first + behind)
-        chunk.items = ()
-        return result
-
-    def _cut(self, items: Any, first: int) -> list[Chunk]:
-        """Make chunks of what a worker gave back."""
-        chunks = []
-        while items:
-            size = self._sizer.next(len(items))
-            chunks.append(self._chunk(items[:size], first))
-            items, first = items[size:], first + size
-        return chunks
-
-    def _abandon(self) -> None:
-        """Drop what no worker has: nobody wants it any more."""
+    def stop(self) -> None:
+        """Fetch nothing more."""
         self._over = True
-        for chunk in self._chunks:
-            for part in (chunk, *chunk.rest):
-                if part.future is not None:
-                    part.future.cancel_waiting()
+
+    def join(self, timeout: float) -> None:
+        """Do nothing: there is no thread."""
+
+
+class _Results(IMapIterator):
+    """The results of one map, by the errors of an Executor."""
+
+    def _explain(self, error: Any) -> BaseException:
+        if isinstance(error, BaseException):
+            return error.__cause__ or error if type(error) is EncodingError else error  # it was never sent
+        return outcome(error, self._name)[1] or RuntimeError(f"{self._name} gave {error!r}")
+
+
+def map_items(
+    pool: TaskPool,
+    work: tuple[Any, bool, TaskOptions, Any],
+    items: Any,
+    chunksize: int | None,
+    buffer: int | None,
+    timeout: float | None,
+) -> Iterator[Any]:
+    """Begin a map; return the iterator over its results. `work` is (function, star, options, seed)."""
+    function, star, options, seed = work
+    measured = chunksize is None
+    sizer: Sizer = FixedSize(chunksize) if chunksize is not None else MeasuredSize(pool.settings.max_workers)
+    source: Source = Listed(items) if buffer is None else Buffered(items, buffer)
+    details = Work(function, star, options, _CHUNK_SECONDS if measured else math.inf, seed)
+    run = Run(pool, details, source, sizer, _AHEAD if measured else _AHEAD_FIXED)
+    return _iterate(run, _Results(run, pool.name_of_function(function)), deadline_of(timeout))
+
+
+def _iterate(run: Run, results: _Results, deadline: float | None) -> Iterator[Any]:
+    try:
+        if deadline is None:
+            yield from results
+            return
+        while True:
+            try:
+                value = results.next(seconds_left(deadline))
+            except StopIteration:
+                return
+            yield value
+            del value
+    finally:
+        run.abort(CancelledError())

@@ -233,9 +233,12 @@ class IMapIterator:
         """See fabric.runs.Collector."""
         count = len(values)
         for index, error in errors.items():
-            values[index] = _Raises(pool_error(error, self._name))
+            values[index] = _Raises(self._explain(error))
         values.reverse()
         self._place(first, count, values)
+
+    def _explain(self, error: Any) -> BaseException:
+        return pool_error(error, self._name)
 
     def _place(self, first: int, count: int, values: list[Any]) -> None:
         if first < 0:  # the pool is gone, and with it what came too early

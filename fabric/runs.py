@@ -1,4 +1,4 @@
-"""Apply a function to many items for a Pool: chunks are tasks, and what became of each item is handed to a collector.
+"""Apply a function to many items, for an Executor or a Pool: chunks of them are tasks, a collector gets the outcomes.
 
     source ──▶ chunks, by measured time ──▶ TaskPool ──▶ outcomes of items ──▶ collector: a list, or an iterator
       ▲                                        │
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, Protocol
 
 from fabric.chunking import Sizer
 from fabric.errors import BackpressureError, EncodingError, PoisonMessageError
-from fabric.pool_runner import Outcomes
-from fabric.sources import Iterated, Listed
+from fabric.sources import Iterated, Source
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
 from fabric.task_pool import TaskPool
+from fabric.task_runner import Outcomes
 
 
 class Work(NamedTuple):
@@ -28,6 +28,7 @@ class Work(NamedTuple):
     star: bool
     options: TaskOptions
     seconds: float
+    seed: Any = None  # of random numbers, for each item its own
 
 
 class Collector(Protocol):
@@ -49,13 +50,14 @@ class Piece:
 
     def came(self, task: TaskFuture) -> None:
         """Take note that their task is done."""
+        self.run._tasks.pop(task, None)
         self.run._came(self, task._result, task._exception)
 
 
 class Run:
     """One call of map or imap, from its first item to the last outcome. Any thread may feed it and wait for it."""
 
-    def __init__(self, pool: TaskPool, work: Work, source: Listed | Iterated, sizer: Sizer, ahead: int) -> None:
+    def __init__(self, pool: TaskPool, work: Work, source: Source, sizer: Sizer, ahead: int) -> None:
         """`ahead`: how many chunks a worker may be open. RuntimeError: the pool takes no more work.
 
         Raises:
@@ -75,6 +77,7 @@ class Run:
         self._sent = 0  # items that were put into chunks
         self._left = 0  # of these, items whose outcome is to come
         self._again: deque[Piece] = deque()
+        self._tasks: dict[TaskFuture, None] = {}  # of chunks that are not done
         self._waiting: list[Waiter] = []
         self._collector: Collector | None = None
         self.finished = False
@@ -121,14 +124,16 @@ class Run:
                 self._left += len(items)
             self._open += 1
         work = self._work
+        seed = None if work.seed is None else (work.seed, piece.first)
         try:
             task = self.pool.submit_call(
-                work.options, (self._function, piece.items, work.star, work.seconds), work.function
+                work.options, (self._function, piece.items, work.star, work.seconds, seed), work.function
             )
         except EncodingError as error:
             self._came(piece, None, error)
             return
         self._sizer.weigh(len(piece.items), len(task.data))
+        self._tasks[task] = None
         task.follow(piece.came)
 
     def _more(self) -> None:
@@ -211,6 +216,8 @@ class Run:
             self.finished = True
             self._again.clear()
         self.source.stop()
+        for task in list(self._tasks):
+            task.cancel_waiting()
         if self._collector is not None:
             self._collector.accept(-1, [None], {0: error})
         self._finish()

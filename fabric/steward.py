@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures._base import RUNNING
 from typing import Any
 
 from fabric.errors import BackpressureError, FabricError
@@ -43,6 +42,7 @@ class Steward:
         self._drains = 0
         self._limits: dict[TaskFuture, float] = {}  # tasks that may be stopped: when, in monotonic seconds
         self._over: dict[TaskFuture, str] = {}  # tasks that are to be stopped: why
+        self._refused: list[tuple[TaskFuture, FabricError]] = []
         self._feeders: dict[Callable[[], None], None] = {}
         self._active = 0.0  # when there were tasks last
         self._starved = 0.0  # since when a large task waits for room although no other runs
@@ -88,6 +88,11 @@ class Steward:
     def stop(self, task: TaskFuture, why: str) -> None:
         """Have the process that runs this task killed. With the pool's lock held."""
         self._over[task] = why
+        self._ring()
+
+    def refuse(self, task: TaskFuture, error: FabricError) -> None:
+        """Fail a task that cannot be sent. With the pool's lock held."""
+        self._refused.append((task, error))
         self._ring()
 
     def join(self) -> None:
@@ -162,6 +167,8 @@ class Steward:
         dues: list[float | None] = []
         if crew.may_grow and not pool.broken and not self._grow():
             dues.append(_STEP)
+        while self._refused:
+            pool.settle_one(*self._refused.pop())
         while self._feeders:
             self._feed_one()
         if pool.broken is None and self._encode():
@@ -238,8 +245,11 @@ class Steward:
         task.encoding, task.data = switchboard._encode(task.call, None, patience)
         task.call = None
         with pool.lock:
-            pool.queue.put_back([task])
-            pool.dispatch()
+            if pool.broken is None:
+                pool.queue.put_back([task])
+                pool.dispatch()
+                return
+        pool.settle_one(task, pool.lost())  # it was in nobody's hands when the pool broke
 
     # Tasks that are stopped.
 
@@ -248,7 +258,7 @@ class Steward:
         now = time.monotonic()
         with self._pool.lock:
             for task, end in list(self._limits.items()):
-                if task._state != RUNNING:
+                if task.claimed:
                     del self._limits[task]
                 elif now >= end:
                     del self._limits[task]
@@ -258,7 +268,7 @@ class Steward:
         for task, why in over:
             if self._pool.crew.end(task, why):
                 del self._over[task]
-                if task._state == RUNNING:
+                if not task.claimed:
                     self._pool.settle_one(task, TimeoutError(f"the task {self._pool.name_of(task)} was {why}"))
         if self._over:
             return _STEP

@@ -26,7 +26,7 @@ from fabric.task_runner import Setup
 from fabric.task_settings import PoolSettings, authkey
 
 _log = logging.getLogger("fabric")
-_ABRUPTLY = "A child process terminated abruptly, the process pool is not usable anymore"
+ABRUPTLY = "A child process terminated abruptly, the process pool is not usable anymore"
 _LOOK = 1.0  # seconds from look to look at how old workers are, and how large
 _TARGET = 0.002  # seconds of work that a worker has ahead: a wake-up is a fortieth of that
 
@@ -205,9 +205,9 @@ class TaskCrew:
                 self.seats.pop(slot, None)
                 self.wanted -= 1
         if error is not None and self._settings.strict:
-            self._pool.fail(_ABRUPTLY, error)
+            self._pool.fail(ABRUPTLY, error)
         elif given_up and not self.seats:
-            self._pool.fail(f"{_ABRUPTLY}: {error}", error)
+            self._pool.fail(f"{ABRUPTLY}: {error}", error)
         self._pool.call()
 
     # Stopping and replacing.

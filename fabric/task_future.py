@@ -82,6 +82,7 @@ class TaskFuture(Future[Any]):
     slot = 0  # of the worker that it was sent to
     index = 0  # of its correlation id
     sent_at = 0.0
+    claimed = False  # is it settled, or about to be? Guarded by the owner's lock
     call: Any = None  # what is to be encoded when it is sent, because it is large; None: `data` is it
     data: Data = b""
     encoding = 0

@@ -16,18 +16,19 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures._base import CANCELLED, PENDING, RUNNING
+from concurrent.futures import CancelledError
+from concurrent.futures._base import PENDING, RUNNING
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 from fabric.callables import FunctionCache
 from fabric.codec import dump_pickle
-from fabric.errors import EncodingError, FabricError
+from fabric.errors import EncodingError, FabricError, MessageTooLargeError
 from fabric.messages import PICKLE
 from fabric.pending import Finish, Replied, deadline_of
-from fabric.seat import Outcome, Seat
+from fabric.seat import Seat
 from fabric.steward import Steward
-from fabric.task_crew import TaskCrew
+from fabric.task_crew import ABRUPTLY, TaskCrew
 from fabric.task_errors import outcome
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
 from fabric.task_queue import TaskQueue
@@ -187,7 +188,7 @@ class TaskPool:
 
     def take_back(self, tasks: list[TaskFuture]) -> None:
         """Have tasks wait again that were sent and not begun. With the lock held."""
-        waiting = [task for task in tasks if task._state == RUNNING]
+        waiting = [task for task in tasks if not task.claimed]
         for task in waiting:
             task._state = PENDING
         self.queue.put_back(waiting)
@@ -195,6 +196,10 @@ class TaskPool:
     def _send(self, seat: Seat, tasks: list[TaskFuture]) -> bool:
         try:
             sent = seat.send(tasks)
+        except MessageTooLargeError as error:
+            self.steward.refuse(tasks.pop(0), error)
+            self.queue.put_back(tasks)
+            return True
         except FabricError:  # its worker is given up, or the fabric closed: those who know of it settle the rest
             sent = 0
         for task in tasks[:sent]:
@@ -227,16 +232,22 @@ class TaskPool:
             if len(found) < len(replies.bodies):
                 self.late += len(replies.bodies) - len(found)
                 self.crew.forget_withdrawal(seat)
+            found = [row for row in found if self._claim(row[0])]
             self._busy = False
             if self.queue.count:
                 self.dispatch()
             else:
                 self._idle = sum(not other.in_flight for other in self.crew.seats.values())
-        return self._finish(found)
-
-    def _finish(self, found: list[Outcome]) -> Finish | None:
         called = self._settle([(task, *outcome(body, self.name_of(task))) for task, body in found])
         return (lambda: _run_callbacks(called)) if called else None
+
+    def _claim(self, task: TaskFuture) -> bool:
+        """Be the one who settles a task. False: somebody else is. With the lock held."""
+        if task.claimed:
+            return False
+        task.claimed = True
+        self.unfinished -= 1
+        return True
 
     def name_of(self, task: TaskFuture) -> str:
         """Return what a task is called in errors: its function."""
@@ -248,25 +259,22 @@ class TaskPool:
         return getattr(function, "__qualname__", None) or repr(function)
 
     def settle_one(self, task: TaskFuture, error: BaseException) -> None:
-        """Fail a task that was taken from the queue, or from its worker. The steward only."""
-        task._state = RUNNING
+        """Fail a task, unless it is settled already. The steward only."""
+        with self.lock:
+            if not self._claim(task):
+                return
         _run_callbacks(self._settle([(task, None, error)]))
         self.wake()
 
     def _settle(self, rows: Iterable[tuple[TaskFuture, Any, BaseException | None]]) -> list[TaskFuture]:
-        """Complete tasks, but those that were stopped and settled before; return those with callbacks."""
-        called, count = [], 0
+        """Complete tasks that were claimed; return those with callbacks."""
+        called = []
         for task, value, error in rows:
-            if task._state != RUNNING:
-                continue
-            count += 1
             follower = task.forget_call()
             if task.settle(value, error):
                 called.append(task)
             if follower is not None:
                 follower(task)
-        with self.lock:
-            self.unfinished -= count
         if self.closing and not self.unfinished:
             self.steward.call()
         return called
@@ -311,37 +319,36 @@ class TaskPool:
     def cancel(self, task: TaskFuture) -> bool:
         """Cancel a task, where it waits or (unless `strict`) where it runs. False: it is done, or goes on."""
         with self.lock:
-            if task._state == RUNNING and not self.settings.strict:
+            if self.crew.holds(task) and not self.settings.strict:
+                if not self._claim(task):
+                    return False
                 self.steward.stop(task, "cancelled")
-            elif not self.queue.discard(task):
+            elif not self.queue.discard(task) or not self._claim(task):
                 return False
-            self.unfinished -= 1
-            task._state = CANCELLED
         self._drop([task])
         return True
 
     def cancel_waiting(self, task: TaskFuture) -> None:
         """Cancel a task, unless a worker has it."""
         with self.lock:
-            if not self.queue.discard(task):
+            if not self.queue.discard(task) or not self._claim(task):
                 return
-            self.unfinished -= 1
-            task._state = CANCELLED
         self._drop([task])
 
     def cancel_pending(self) -> None:
-        """Cancel all tasks that no worker has."""
+        """Cancel all tasks that no worker has, and what would become tasks."""
+        for run in list(self.runs):
+            run.abort(CancelledError())
         with self.lock:
-            tasks = self.queue.clear()
-            self.unfinished -= len(tasks)
-            for task in tasks:
-                task._state = CANCELLED
+            tasks = [task for task in self.queue.clear() if self._claim(task)]
         self._drop(tasks)
 
     def _drop(self, tasks: list[TaskFuture]) -> None:
         for task in tasks:
-            task.forget_call()
+            follower = task.forget_call()
             task.set_cancelled()
+            if follower is not None:
+                follower(task)
         self.wake()
         if self.closing and not self.unfinished:
             self.steward.call()
@@ -370,21 +377,21 @@ class TaskPool:
             for seat in self.crew.seats.values():
                 tasks += seat.in_flight.values()
                 seat.in_flight.clear()
-            for task in tasks:
-                if task._state == PENDING:
-                    task._state = RUNNING
-        rows = []
-        for task in tasks:
-            error = BrokenProcessPool(f"{_PENDING} {text}")
-            error.__cause__ = cause
-            rows.append((task, None, error))
+            tasks = [task for task in tasks if self._claim(task)]
+        rows = [(task, None, self.lost(cause)) for task in tasks]
         called = self._settle(rows)
         for run in list(self.runs):
-            run.abort(BrokenProcessPool(text))
+            run.abort(self.lost(cause))
         self.wake()
         _run_callbacks(called)
         if self.steward.thread is not None:
             self.steward.call()
+
+    def lost(self, cause: BaseException | None = None) -> BaseException:
+        """Return what tasks raise that are lost because the pool is broken."""
+        error = BrokenProcessPool(_PENDING if self.broken == ABRUPTLY else f"the task is lost: {self.broken}")
+        error.__cause__ = cause
+        return error
 
     def call(self) -> None:
         """Have the steward do its chores."""

@@ -2,8 +2,7 @@
 
     a task's body, a pickled tuple                            its reply
       (function, args, kwargs)                                what function(*args, **kwargs) returns
-      (function, items, star, seed)                           a ChunkResult: function of each item, in order
-      (function, args, kwargs, seed, index)                   as the first, with random numbers of its own
+      (function, items, star, seconds, seed)                  Outcomes of the first items, in order
 
 `function` is the function, or the bytes of its pickle: those are unpickled once, since many tasks have the same
 (fabric.callables says which functions may be treated so).
@@ -12,25 +11,27 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fabric.agent import Agent
 from fabric.codec import describe
-from fabric.messages import ErrorInfo
 
 _FUNCTIONS_KEPT = 256
-_CHUNK_SECONDS = 0.02  # a chunk that takes longer gives back what it has not begun: others may be idle
+_SMALL = frozenset({int, float, complex, bool, type(None)})
+_BLOCK = 32  # items between two looks at the clock while they are quick: a look and a slice cost 0.3 us
+_QUICK = 0.0002  # seconds that a quick block takes
+_LARGE = 1 << 20  # bytes of results after which a chunk gives back what it has not begun
 
 
-class ChunkResult(NamedTuple):
-    """What became of a chunk: values of its first items; `error` says what the next one raised, None for nothing.
+class Outcomes(NamedTuple):
+    """What became of the first items of a chunk. `errors` says, by index in `values`, what has no value.
 
-    With no error and fewer values than items, the others were not begun. `seconds` is how long it took.
+    Fewer values than items: the others were not begun. `seconds` is how long it took.
     """
 
     values: list[Any]
-    error: ErrorInfo | None
+    errors: dict[int, Any]  # ErrorInfo, and what a subclass of the runner makes of it
     seconds: float
 
 
@@ -62,12 +63,13 @@ class TaskRunner(Agent):
         function = body[0]
         if type(function) is bytes:
             function = self._functions.get(function) or self._load(function)
+        return self.run(function, body)
+
+    def run(self, function: Any, body: Any) -> Any:
+        """Run the function of a task whose body this is."""
         if len(body) == 3:
             return function(*body[1], **body[2])
-        if len(body) == 4:
-            return run_chunk(function, *body[1:])
-        with _random_numbers(body[3], body[4]):
-            return function(*body[1], **body[2])
+        return run_items(function, *body[1:])
 
     def _load(self, data: bytes) -> Any:
         if len(self._functions) >= _FUNCTIONS_KEPT:
@@ -76,42 +78,62 @@ class TaskRunner(Agent):
         return function
 
 
-def run_chunk(function: Any, items: Sequence[Any], star: bool, seed: tuple[Any, int] | None) -> ChunkResult:
-    """Apply a function to each item (`star`: to the parts of each), up to the first that raises.
+def run_items(
+    function: Any, items: Sequence[Any], star: bool, seconds: float, seed: tuple[Any, int] | None = None
+) -> Outcomes:
+    """Apply a function to each item (`star`: to the parts of each), whatever others raise.
 
-    `seed`: (entropy, the index of the first item) of random numbers, None for none. What takes long stops
-    between two items and leaves the rest to whoever asked.
+    After so many seconds the items that were not begun are left to whoever asked. `seed`: (entropy, index of the
+    first item) of random numbers of their own, None for none.
     """
-    begun = time.perf_counter()
+    begun = looked = time.perf_counter()
+    count, block, size = len(items), 1, 0
     values: list[Any] = []
-    try:
-        if seed is not None:
-            _run_seeded(function, items, star, seed, values)
-        else:
-            calls = itertools.starmap(function, items) if star else map(function, items)
-            for value in calls:
-                values.append(value)
-                if time.perf_counter() - begun > _CHUNK_SECONDS:
-                    break
-            else:
-                if len(values) < len(items):
-                    raise StopIteration("raised by the function")  # else these would be taken for not begun
-    except BaseException as error:
-        return ChunkResult(values, describe(error, frames_to_skip=1), time.perf_counter() - begun)
-    return ChunkResult(values, None, time.perf_counter() - begun)
+    errors: dict[int, Any] = {}
+    calls: Any = itertools.starmap(function, items) if star else map(function, items)
+    if seed is not None:
+        calls = _seeded(function, items, star, seed)
+    while len(values) < count:
+        try:
+            _extend(values, calls, min(block, count - len(values)))
+        except BaseException as error:
+            errors[len(values)] = describe(error, frames_to_skip=2)
+            values.append(None)
+            if seed is not None:  # a generator that raised is over
+                calls = _seeded(function, items[len(values) :], star, (seed[0], seed[1] + len(values)))
+        size += block * _bytes_of(values[-1])
+        now = time.perf_counter()
+        block = min(2 * block, _BLOCK) if now - looked < _QUICK else 1
+        looked = now
+        if now - begun > seconds or size > _LARGE:
+            break
+    return Outcomes(values, errors, time.perf_counter() - begun)
 
 
-def _run_seeded(function: Any, items: Sequence[Any], star: bool, seed: tuple[Any, int], values: list[Any]) -> None:
-    entropy, first = seed
-    for index, item in enumerate(items, first):
-        with _random_numbers(entropy, index):
-            values.append(function(*item) if star else function(item))
-
-
-def _random_numbers(entropy: Any, index: int) -> Any:
+def _seeded(function: Any, items: Sequence[Any], star: bool, seed: tuple[Any, int]) -> Iterator[Any]:
     from fabric.seeds import seeded  # most tasks want none
 
-    return seeded(entropy, index)
+    entropy, first = seed
+    for index, item in enumerate(items, first):
+        with seeded(entropy, index):
+            value = function(*item) if star else function(item)
+        yield value
+
+
+def _extend(values: list[Any], calls: Any, most: int) -> None:
+    behind = len(values) + most
+    values.extend(itertools.islice(calls, most))
+    if len(values) < behind:
+        raise StopIteration("raised by the function")
+
+
+def _bytes_of(value: Any) -> int:
+    """Return about how many bytes a result has, if it is of the kinds that have many."""
+    kind = type(value)
+    if kind in _SMALL:
+        return 0
+    size = len(value) if kind is str or kind is bytes else getattr(value, "nbytes", 0)
+    return size if type(size) is int else 0
 
 
 def _loaded(data: bytes) -> Any:

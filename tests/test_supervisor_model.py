@@ -81,7 +81,7 @@ class SupervisorMachine(RuleBasedStateMachine):
             module, "time", SimpleNamespace(monotonic=lambda: self.now, monotonic_ns=lambda: int(self.now * 1e9))
         )
         self.patch.setattr(module, "Crew", Crew)
-        self.patch.setattr(module._log, "disabled", True)
+        self.patch.setattr(module._log.logger, "disabled", True)
         self.patch.setattr(module, "empty_lanes", self.empty)
         self.loop = Loopback(len(SLOTS))
         self.emptied, self.failed, self.refused, self.aside = [], [], [], []
