@@ -4,7 +4,7 @@
  * owns it. One memfd, sealed, sparse: a header and one ring, so large that it is never full before memory is.
  *
  *   line 0   magic, version, sizes               the creator, once
- *   line 1   put_lock, fresh, head_seen          whoever holds put_lock
+ *   line 1   put_lock, fresh, head_seen, lap_end whoever holds put_lock
  *   line 2   tail                                whoever holds put_lock: the only commit point of puts
  *   line 3   get_lock, tail_seen, freed          whoever holds get_lock
  *   line 4   head                                whoever holds get_lock: the only commit point of gets
@@ -70,6 +70,7 @@ struct fab_queue_shared {
     alignas(FAB_LINE) pthread_mutex_t put_lock;
     _Atomic(uint64_t) fresh;     /* bytes of the ring that have memory, in this lap; at least so many */
     _Atomic(uint64_t) head_seen; /* a head of the past */
+    _Atomic(uint64_t) lap_end;   /* offset behind the padding by which tail last went back */
     alignas(FAB_LINE) _Atomic(uint64_t) tail;
     alignas(FAB_LINE) pthread_mutex_t get_lock;
     _Atomic(uint64_t) tail_seen; /* a tail of the past, not before head */

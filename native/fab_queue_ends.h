@@ -13,7 +13,7 @@
 #ifndef FAB_QUEUE_ENDS_H
 #define FAB_QUEUE_ENDS_H
 
-#include "fab_queue_memory.h"
+#include "fab_queue_laps.h"
 #include "fab_queue_wait.h"
 
 #define FAB_QUEUE_ENCODING_BITS 8u   /* of what fab_queue_get returns */
@@ -43,44 +43,28 @@ struct fab_queue_taken {
 static inline int fab_queue_is_sound(const struct fab_queue *q, uint64_t head, uint64_t tail) {
     uint64_t units = fab_queue_units(fab_queue_position(head), fab_queue_position(tail));
     uint32_t items = fab_queue_items(head, tail);
-    return units <= q->ring_bytes / FAB_QUEUE_UNIT && items <= units && (items > 0 || units == 0);
+    return units < 2 * q->ring_bytes / FAB_QUEUE_UNIT && items <= units && (items > 0 || units == 0);
 }
 
 /* Write one record behind *tail, and move that. Returns 0, -ENOBUFS or -ENOMEM. Holder of put_lock. */
 static inline int fab_queue_lay(struct fab_queue *q, uint64_t *tail, const uint8_t *body, uint64_t size,
                                 uint32_t encoding) {
-    uint64_t ring = q->ring_bytes / FAB_QUEUE_UNIT;
     if (size >= q->ring_bytes)
         return -ENOBUFS;
     uint64_t span = fab_queue_span(size);
-    uint64_t position = fab_queue_position(*tail);
-    uint64_t offset = fab_queue_offset(q, position);
-    uint64_t padding = offset + span > ring ? ring - offset : 0;
-    /* Q4: pairs with Q3. Our licence to overwrite what lies before it. */
-    uint64_t freed = atomic_load_explicit(&q->shared->freed, FAB_Q4);
-    if (fab_queue_units(freed, position) + padding + span > ring)
-        return -ENOBUFS;
-    if (padding != 0) {
-        int rc = fab_queue_ensure(q, offset, 1);
-        if (rc != 0)
-            return rc;
-        *fab_queue_at(q, offset) = (struct fab_queue_record){.size = (padding - 1) * FAB_QUEUE_UNIT,
-                                                             .check = fab_queue_check(position),
-                                                             .encoding = FAB_QUEUE_PADDING};
-        fab_queue_begin_lap(q);
-        position += padding;
-        offset = 0;
-    }
-    int rc = fab_queue_ensure(q, offset, span);
+    struct fab_queue_place place = fab_queue_place(q, *tail);
+    int rc = fab_queue_make_room(q, &place, span);
+    if (rc == 0)
+        rc = fab_queue_ensure(q, place.offset, span);
     if (rc != 0)
         return rc;
-    struct fab_queue_record *record = fab_queue_at(q, offset);
+    struct fab_queue_record *record = fab_queue_at(q, place.offset);
     record->size = size;
-    record->check = fab_queue_check(position & FAB_QUEUE_POSITIONS);
+    record->check = fab_queue_check(place.position);
     record->encoding = encoding;
     if (size > 0)
         memcpy(record + 1, body, size);
-    *tail = fab_queue_word(position + span, fab_queue_count(*tail) + 1);
+    *tail = fab_queue_word(place.position + span, fab_queue_count(*tail) + 1);
     return 0;
 }
 
@@ -165,15 +149,15 @@ static inline void fab_queue_drop(struct fab_queue *q) {
         return;
     atomic_store_explicit(&s->dropped, fab_queue_items(head, tail), FAB_Q6); /* again, if head is not moved */
     atomic_store_explicit(&s->head, tail, FAB_Q6);
-    fab_queue_free(q, tail);
+    fab_queue_free(q, tail, UINT64_MAX);
 }
 
-/* Find the record at *head, and skip padding. NULL: there is none that can be right. Its size is read once, for
- * what is checked must be what is used. Holder of get_lock. */
+/* Find the record at *head, and go over padding; *passed is where that began that ends a lap. NULL: there is none that
+ * can be right. Its size is read once, for what is checked must be what is used. Holder of get_lock. */
 static inline const struct fab_queue_record *fab_queue_find(const struct fab_queue *q, uint64_t *head,
-                                                            uint64_t tail, uint64_t *size) {
+                                                            uint64_t tail, uint64_t *size, uint64_t *passed) {
     uint64_t ring = q->ring_bytes / FAB_QUEUE_UNIT;
-    for (int lap = 0; lap < 2; lap++) {
+    for (int padding = 0; padding < 3; padding++) { /* two at most: back, and over */
         uint64_t position = fab_queue_position(*head);
         uint64_t units = fab_queue_units(position, fab_queue_position(tail));
         uint64_t offset = fab_queue_offset(q, position);
@@ -186,6 +170,7 @@ static inline const struct fab_queue_record *fab_queue_find(const struct fab_que
             return NULL;
         if (record->encoding != FAB_QUEUE_PADDING)
             return record;
+        *passed = offset + span == ring ? offset : *passed;
         *head = fab_queue_word(position + span, fab_queue_count(*head));
     }
     return NULL;
@@ -211,12 +196,13 @@ static inline int32_t fab_queue_take(struct fab_queue *q, struct fab_queue_taken
         return -EBADMSG;
     uint32_t there = fab_queue_items(head, tail);
     uint32_t wanted = there < most ? there : most;
+    uint64_t passed = UINT64_MAX;
     uint32_t done = 0;
     if (there == 0)
         return state == FAB_QUEUE_OPEN ? -EAGAIN : -ESHUTDOWN;
     for (taken->used = 0; done < wanted; done++) {
         uint64_t size;
-        const struct fab_queue_record *record = fab_queue_find(q, &head, tail, &size);
+        const struct fab_queue_record *record = fab_queue_find(q, &head, tail, &size, &passed);
         if (record == NULL && done == 0)
             return -EBADMSG;
         if (record != NULL && done == 0 && size > taken->room) {
@@ -233,7 +219,7 @@ static inline int32_t fab_queue_take(struct fab_queue *q, struct fab_queue_taken
     }
     /* For the room: behind it comes the bell. For the bytes: nobody looks at it, see Q3. */
     atomic_store_explicit(&s->head, head, FAB_Q6);
-    fab_queue_free(q, head);
+    fab_queue_free(q, head, passed);
     return (int32_t)done;
 }
 

@@ -101,34 +101,40 @@ static inline void fab_queue_begin_lap(struct fab_queue *q) {
         atomic_store_explicit(&q->shared->fresh, warm, memory_order_relaxed);
 }
 
-/* Give the memory of units back, but for what is kept warm. The kernel zeroes parts of pages. */
+/* Give the memory of units back, but for what is kept warm, and for parts of pages of any size: the kernel would take
+ * the rest of the page with them. */
 static inline void fab_queue_punch(const struct fab_queue *q, uint64_t offset, uint64_t units) {
     uint64_t from = offset * FAB_QUEUE_UNIT;
-    uint64_t to = from + units * FAB_QUEUE_UNIT;
+    uint64_t to = (from + units * FAB_QUEUE_UNIT) & ~(FAB_QUEUE_DATA - 1);
+    from = (from + FAB_QUEUE_DATA - 1) & ~(FAB_QUEUE_DATA - 1);
     if (from < fab_queue_warm(q))
         from = fab_queue_warm(q);
-    if (from < to)
+    if (from < to && to <= q->ring_bytes)
         (void)madvise(q->ring + from, to - from, MADV_REMOVE);
 }
 
 /* Give back the memory behind head, when it is much, and let those bytes be written again. Not before head was
- * stored: who is killed in between leaves it to the next. Holder of get_lock. */
-static inline void fab_queue_free(struct fab_queue *q, uint64_t head) {
-    uint64_t ring = q->ring_bytes / FAB_QUEUE_UNIT;
+ * stored: who is killed in between leaves it to the next. `passed` is the offset of padding that this get has gone over, to
+ * the beginning of the ring, or UINT64_MAX: behind it there may be records of the next lap. Holder of get_lock. */
+static inline void fab_queue_free(struct fab_queue *q, uint64_t head, uint64_t passed) {
     uint64_t position = fab_queue_position(head);
     uint64_t freed =
         atomic_load_explicit(&q->shared->freed, memory_order_relaxed); /* relaxed: behind get_lock */
     uint64_t units = fab_queue_units(freed, position);
     uint64_t least = q->ring_bytes / 8 < FAB_QUEUE_FREE_BYTES ? q->ring_bytes / 8 : FAB_QUEUE_FREE_BYTES;
-    if (units * FAB_QUEUE_UNIT < least || units > ring)
-        return;
     uint64_t offset = fab_queue_offset(q, freed);
     uint64_t end = fab_queue_offset(q, position);
-    if (end * FAB_QUEUE_UNIT >= fab_queue_warm(q)) /* whole pages, of any size */
+    if (end < offset || units != end - offset) {     /* a lap has ended in between */
+        if (passed != UINT64_MAX && passed > offset) /* else its getter was killed: a little stays */
+            fab_queue_punch(q, offset, passed - offset);
+        freed = position - end;
+        units = 0;
+    } else if (units * FAB_QUEUE_UNIT < least) {
+        return;
+    } else if (end * FAB_QUEUE_UNIT >= fab_queue_warm(q)) { /* as fab_queue_punch does */
         units -= end & (FAB_QUEUE_DATA / FAB_QUEUE_UNIT - 1);
-    uint64_t first = units < ring - offset ? units : ring - offset;
-    fab_queue_punch(q, offset, first);
-    fab_queue_punch(q, 0, units - first);
+    }
+    fab_queue_punch(q, offset, units);
     /* Q3: pairs with Q4. From here on putters may write there. */
     atomic_store_explicit(&q->shared->freed, (freed + units) & FAB_QUEUE_POSITIONS, FAB_Q3);
 }
@@ -149,7 +155,10 @@ static inline void fab_queue_rewind(struct fab_queue *q, uint64_t tail) {
     /* relaxed: behind both locks. Head cannot have moved: it is at tail, which is ours. */
     uint64_t fresh = atomic_load_explicit(&s->fresh, memory_order_relaxed);
     uint64_t used = fab_queue_offset(q, position) * FAB_QUEUE_UNIT;
+    uint64_t lap = atomic_load_explicit(&s->lap_end, memory_order_relaxed) * FAB_QUEUE_UNIT;
     fresh = fresh > used && fresh <= q->ring_bytes ? fresh : used;
+    fresh = lap > fresh && lap < q->ring_bytes ? lap : fresh;
+    fresh = fresh + FAB_QUEUE_STEP_BYTES < q->ring_bytes ? fresh + FAB_QUEUE_STEP_BYTES : q->ring_bytes;
     fab_queue_begin_lap(q);
     fab_queue_punch(q, 0, fresh / FAB_QUEUE_UNIT);
     atomic_store_explicit(&s->freed, position, FAB_Q3);

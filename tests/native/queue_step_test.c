@@ -30,6 +30,10 @@ int main(void) {
 #define STEPS_MOST 20000u
 #define KILLS 12u /* of those that are killed indeed, for each call */
 
+/* Where the queue is: in the middle; far out and empty, so that a put begins anew; at the end of the warm part, so
+ * that the second put goes back; where a put has to jump over the last lap. */
+enum place { NEAR, FAR, BACK, OVER };
+
 enum fault { SOUND, PUBLISH_FIRST, COUNT_APART };
 
 struct act {
@@ -38,8 +42,8 @@ struct act {
     uint64_t before; /* items that are there, as numbers 0 and up */
     uint64_t puts;   /* items that it adds at the end, in one commit */
     uint64_t gets;   /* items that it takes from the beginning, in one commit */
-    int far;         /* the queue is far out, and empty: the put begins anew at the beginning */
-    int parks;       /* somebody is noted as asleep */
+    enum place place;
+    int parks; /* somebody is noted as asleep */
 };
 
 struct run {
@@ -103,10 +107,16 @@ static void prepare(struct run *r) {
     memset(w->q.shared, 0, sizeof *w->q.shared);
     memset(w->q.ring, 0xee, QUEUE_RING);
     CHECK_EQ(fab_queue_init(w->q.shared, QUEUE_RING, FAB_QUEUE_MOST_ITEMS, 1), 0);
-    uint64_t position = r->act->far ? FAB_QUEUE_REWIND_BYTES * 3 / FAB_QUEUE_UNIT : UINT64_C(0) - 5;
-    queue_set(w, position, UINT32_C(0) - 1, r->act->far ? 0 : position - 3);
+    static const uint64_t positions[] = {[NEAR] = UINT64_C(0) - 5,
+                                         [FAR] = FAB_QUEUE_REWIND_BYTES * 3 / FAB_QUEUE_UNIT,
+                                         [BACK] = 16380,
+                                         [OVER] = 16380};
+    uint64_t position = positions[r->act->place];
+    queue_set(w, position, UINT32_C(0) - 1, r->act->place == NEAR ? position - 3 : 0);
     for (uint64_t n = 0; n < r->act->before; n++)
         CHECK_EQ(queue_put(w, 2 * n, SIZE), 1); /* even: encoding 0 */
+    if (r->act->place == OVER)
+        atomic_store(&w->q.shared->freed, 16);
     atomic_store(&w->q.shared->items.sleepers, (uint32_t)r->act->parks);
     atomic_store(&w->q.shared->room.sleepers, (uint32_t)r->act->parks);
 }
@@ -215,11 +225,14 @@ static void kill_after(struct run *r, uint32_t steps) {
 
 static const struct act acts[] = {
     {.name = "put", .run = put_one, .before = 1, .puts = 1},
-    {.name = "put, with a sleeper", .run = put_one, .before = 0, .puts = 1, .parks = 1},
-    {.name = "put, at the beginning again", .run = put_one, .puts = 1, .far = 1},
+    {.name = "put, with a sleeper", .run = put_one, .before = 0, .puts = 1, .parks = FAB_QUEUE_ASLEEP},
+    {.name = "put, at the beginning again", .run = put_one, .puts = 1, .place = FAR},
+    {.name = "put, back", .run = put_one, .before = 1, .puts = 1, .place = BACK},
+    {.name = "put, over", .run = put_one, .before = 2, .puts = 1, .place = OVER},
+    {.name = "get_many, over padding", .run = get_many, .before = 2, .gets = 2, .place = BACK},
     {.name = "put_many", .run = put_many, .before = 1, .puts = 3},
     {.name = "get", .run = get_one, .before = 3, .gets = 1},
-    {.name = "get, with a sleeper", .run = get_one, .before = 1, .gets = 1, .parks = 1},
+    {.name = "get, with a sleeper", .run = get_one, .before = 1, .gets = 1, .parks = FAB_QUEUE_ASLEEP},
     {.name = "get_many", .run = get_many, .before = 3, .gets = 2},
     {.name = "immediate shutdown", .run = shut, .before = 3},
 };

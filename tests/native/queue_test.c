@@ -97,15 +97,15 @@ static void an_item_larger_than_the_room_stays_and_says_how_large(void) {
     queue_world_close(&w);
 }
 
-/* Never empty, so never rewound: through a ring of 32 MiB twice, with 100 kB in it. */
+/* Never empty, so never rewound: through 32 MiB, with 100 kB in it. */
 static void memory_is_given_back_behind_head(void) {
     struct queue_world w = {0};
     uint64_t most = 0;
     uint64_t put = 0;
-    queue_world_open(&w, UINT64_C(32) << 20, FREE);
+    queue_world_open(&w, UINT64_C(16) << 20, FREE);
     for (; put < 100; put++)
         CHECK_EQ(queue_put(&w, put, 1000), 1);
-    for (; put < 64 * 1024; put++) {
+    for (; put < 32 * 1024; put++) {
         CHECK_EQ(queue_put(&w, put, 1000), 1);
         queue_get(&w, put - 100, 1000);
         uint64_t memory = put % 64 == 0 ? queue_memory(&w) : 0;
@@ -131,6 +131,74 @@ static void a_backlog_leaves_little_and_the_queue_begins_anew(void) {
         CHECK(queue_memory(&w) <= fab_queue_warm(&w.q) + FAB_QUEUE_STEP_BYTES + FAB_QUEUE_DATA);
         queue_get(&w, 7, 5000);
         CHECK(fab_queue_offset(&w.q, fab_queue_position(atomic_load(&w.q.shared->head))) < 1000);
+    }
+    queue_world_close(&w);
+}
+
+/* Backlogs that grow and shrink at random: tail goes back to the beginning, and what was put comes. */
+static void laps_may_end_anywhere(void) {
+    struct queue_world w = {0};
+    static uint32_t sizes[1 << 16];
+    static const uint32_t biases[8] = {50, 50, 95, 95, 5, 55, 95, 5};
+    uint64_t put = 0, got = 0, live = 0, most = 0, backs = 0, full = 0, seed = 11;
+    queue_world_open(&w, QUEUE_RING * 4, FREE);
+    for (int step = 0; step < 40000; step++) {
+        uint32_t bias = biases[step / 600 % 8]; /* in a hundred steps, puts */
+        uint64_t tail = atomic_load(&w.q.shared->tail);
+        uint64_t before = fab_queue_offset(&w.q, fab_queue_position(tail));
+        uint64_t base = atomic_load(&w.q.shared->base);
+        if (put == got || (fixture_below(&seed, 100) < bias && put - got < 60000)) {
+            uint32_t size = fixture_below(&seed, fixture_below(&seed, 20) == 0 ? 90000 : 900);
+            int32_t rc = queue_put(&w, put, size);
+            if (rc == 1) {
+                sizes[put++ & 0xffff] = size;
+                live += 16 * fab_queue_span(size);
+                uint64_t offset = fab_queue_offset(&w.q, fab_queue_position(atomic_load(&w.q.shared->tail)));
+                backs += offset < before && base == atomic_load(&w.q.shared->base);
+                continue;
+            }
+            CHECK_EQ(rc, -ENOBUFS);
+            CHECK(live > w.q.ring_bytes / 4);
+            full++;
+        }
+        uint64_t n = got++;
+        queue_get(&w, n, sizes[n & 0xffff]);
+        live -= 16 * fab_queue_span(sizes[n & 0xffff]);
+        most = queue_memory(&w) > most + live ? queue_memory(&w) - live : most;
+    }
+    CHECK(backs > 5 && full > 0);
+    CHECK(most < fab_queue_warm(&w.q) + 8 * FAB_QUEUE_STEP_BYTES + FAB_QUEUE_FREE_BYTES);
+    queue_world_close(&w);
+}
+
+static uint64_t tail_offset(struct queue_world *w) {
+    return fab_queue_offset(&w->q, fab_queue_position(atomic_load(&w->q.shared->tail)));
+}
+
+/* Right after tail has gone back, nobody gets any more: it fills what is free, jumps over, and goes on to the end. */
+static void a_queue_that_has_gone_back_takes_as_much_as_any_other(void) {
+    struct queue_world w = {0};
+    queue_world_open(&w, QUEUE_RING * 4, FREE);
+    for (uint64_t lap = 0; lap < 30; lap++) {
+        uint64_t size = 300 + 77 * lap, span = fab_queue_span(size), put = 0, got = 0, overs = 0;
+        for (; put < 20 + 3 * lap; put++)
+            CHECK_EQ(queue_put(&w, put, size), 1);
+        for (uint64_t before = 0; before <= tail_offset(&w); got++) {
+            before = tail_offset(&w);
+            CHECK_EQ(queue_put(&w, put++, size), 1);
+            if (before <= tail_offset(&w))
+                queue_get(&w, got, size);
+            else
+                got--;
+        }
+        for (uint64_t before = tail_offset(&w); queue_put(&w, put, size) == 1;
+             before = tail_offset(&w), put++)
+            overs += tail_offset(&w) > before + span;
+        CHECK_EQ(overs, 1);
+        CHECK((put - got) * span * FAB_QUEUE_UNIT > w.q.ring_bytes * 3 / 4);
+        for (; got < put; got++)
+            queue_get(&w, got, size);
+        CHECK(queue_memory(&w) < fab_queue_warm(&w.q) + FAB_QUEUE_FREE_BYTES + 4 * FAB_QUEUE_STEP_BYTES);
     }
     queue_world_close(&w);
 }
@@ -220,13 +288,13 @@ static void garbage_is_never_read_or_written_outside_the_ring(void) {
             (void)queue_put(&w, n, fixture_below(&seed, 2000));
         uint64_t at = fab_queue_offset(&w.q, fab_queue_position(atomic_load(&s->head)));
         uint64_t *words = (uint64_t *)(void *)fab_queue_at(&w.q, at);
-        _Atomic(uint64_t) *victims[] = {&s->tail,      &s->head,  &s->tail_seen,
-                                        &s->head_seen, &s->freed, &s->base};
-        uint32_t which = fixture_below(&seed, 8);
-        if (which < 6)
+        _Atomic(uint64_t) *victims[] = {&s->tail,  &s->head, &s->tail_seen, &s->head_seen,
+                                        &s->freed, &s->base, &s->lap_end};
+        uint32_t which = fixture_below(&seed, 9);
+        if (which < 7)
             atomic_store(victims[which], fixture_random(&seed) >> fixture_below(&seed, 64));
         else
-            words[which - 6] = fixture_random(&seed) >> fixture_below(&seed, 64);
+            words[which - 7] = fixture_random(&seed) >> fixture_below(&seed, 64);
         for (int n = 0; n < 6; n++) {
             (void)fab_queue_get_many(&w.q, &w.taken, 3, FAB_QUEUE_NO_WAIT);
             (void)queue_put(&w, 1, 100);
@@ -249,6 +317,8 @@ int main(void) {
         TEST(an_item_larger_than_the_room_stays_and_says_how_large),
         TEST(memory_is_given_back_behind_head),
         TEST(a_backlog_leaves_little_and_the_queue_begins_anew),
+        TEST(laps_may_end_anywhere),
+        TEST(a_queue_that_has_gone_back_takes_as_much_as_any_other),
         TEST(no_memory_is_taken_beyond_the_allowance),
         TEST(a_shutdown_lets_gets_go_on_and_an_immediate_one_does_not),
         TEST(what_is_no_queue_is_refused),
