@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * wake_litmus_test.c - a model, not the code: all interleavings of the sleep/wake protocol, with the orders
- * that the headers name. The step functions below mirror fab_doorbell.h by hand; who changes one changes
+ * that the headers name. The step functions below mirror fab_doorbell.h, and fab_queue_wait.h, by hand; who changes one changes
  * the other.
  *
  *   publisher, twice                         sleeper, until it has taken both
@@ -19,6 +19,7 @@
  */
 #include "check.h"
 #include "fab_doorbell.h"
+#include "fab_queue_wait.h"
 
 struct orders {
     memory_order w1a, w1b, w2a, w2b;
@@ -169,6 +170,13 @@ static void no_wake_up_for_room_is_lost_with_the_orders_of_the_headers(void) {
     CHECK_EQ(lost_with((struct orders){FAB_C2, FAB_W1B, FAB_W2A, FAB_W2B}), 0);
 }
 
+/* Queues: `sleepers` is the model's word, and `rings`, which a sleep compares, a bell that stays rung. */
+static void no_wake_up_of_a_queue_is_lost_with_the_orders_of_the_headers(void) {
+    CHECK_EQ(lost_with((struct orders){FAB_Q1, FAB_Q6, FAB_Q5, FAB_Q7}), 0); /* for items: a store of tail */
+    CHECK_EQ(lost_with((struct orders){FAB_Q6, FAB_Q6, FAB_Q5, FAB_Q7}),
+             0); /* for room, quiet: of head, done */
+}
+
 static void a_wake_up_is_lost_when_any_one_order_is_weaker(void) {
     const memory_order sc = memory_order_seq_cst;
     const struct orders weaker[] = {{memory_order_release, sc, sc, sc},
@@ -183,6 +191,7 @@ static void a_wake_up_is_lost_when_any_one_order_is_weaker(void) {
 static const struct check_test tests[] = {
     TEST(no_wake_up_for_messages_is_lost_with_the_orders_of_the_headers),
     TEST(no_wake_up_for_room_is_lost_with_the_orders_of_the_headers),
+    TEST(no_wake_up_of_a_queue_is_lost_with_the_orders_of_the_headers),
     TEST(a_wake_up_is_lost_when_any_one_order_is_weaker),
 };
 
