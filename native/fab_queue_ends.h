@@ -176,6 +176,31 @@ static inline const struct fab_queue_record *fab_queue_find(const struct fab_que
     return NULL;
 }
 
+/* Copy out up to `wanted` items from *head on, and move that. Returns how many, -EMSGSIZE or -EBADMSG. Holder of
+ * get_lock. */
+static inline int32_t fab_queue_copy_out(const struct fab_queue *q, struct fab_queue_taken *taken,
+                                         uint64_t *head, uint64_t tail, uint32_t wanted, uint64_t *passed) {
+    uint32_t done = 0;
+    for (taken->used = 0; done < wanted; done++) {
+        uint64_t size;
+        const struct fab_queue_record *record = fab_queue_find(q, head, tail, &size, passed);
+        if (record == NULL && done == 0)
+            return -EBADMSG;
+        if (record != NULL && done == 0 && size > taken->room) {
+            taken->used = size;
+            return -EMSGSIZE;
+        }
+        if (record == NULL || size > taken->room - taken->used)
+            break;
+        memcpy(taken->bytes + taken->used, record + 1, size);
+        taken->sizes[done] = size;
+        taken->encodings[done] = (uint8_t)record->encoding;
+        taken->used += size;
+        *head = fab_queue_word(fab_queue_position(*head) + fab_queue_span(size), fab_queue_count(*head) + 1);
+    }
+    return (int32_t)done;
+}
+
 /* Take up to `most` items, without waiting. Returns how many, or as at the top, or -EMSGSIZE: the next one takes
  * taken->used bytes, and there are not so many; it is still there. Holder of get_lock. */
 static inline int32_t fab_queue_take(struct fab_queue *q, struct fab_queue_taken *taken, uint32_t most) {
@@ -195,32 +220,16 @@ static inline int32_t fab_queue_take(struct fab_queue *q, struct fab_queue_taken
     if (!fab_queue_is_sound(q, head, tail))
         return -EBADMSG;
     uint32_t there = fab_queue_items(head, tail);
-    uint32_t wanted = there < most ? there : most;
     uint64_t passed = UINT64_MAX;
-    uint32_t done = 0;
     if (there == 0)
         return state == FAB_QUEUE_OPEN ? -EAGAIN : -ESHUTDOWN;
-    for (taken->used = 0; done < wanted; done++) {
-        uint64_t size;
-        const struct fab_queue_record *record = fab_queue_find(q, &head, tail, &size, &passed);
-        if (record == NULL && done == 0)
-            return -EBADMSG;
-        if (record != NULL && done == 0 && size > taken->room) {
-            taken->used = size;
-            return -EMSGSIZE;
-        }
-        if (record == NULL || size > taken->room - taken->used)
-            break;
-        memcpy(taken->bytes + taken->used, record + 1, size);
-        taken->sizes[done] = size;
-        taken->encodings[done] = (uint8_t)record->encoding;
-        taken->used += size;
-        head = fab_queue_word(fab_queue_position(head) + fab_queue_span(size), fab_queue_count(head) + 1);
-    }
+    int32_t rc = fab_queue_copy_out(q, taken, &head, tail, there < most ? there : most, &passed);
+    if (rc < 0)
+        return rc;
     /* For the room: behind it comes the bell. For the bytes: nobody looks at it, see Q3. */
     atomic_store_explicit(&s->head, head, FAB_Q6);
     fab_queue_free(q, head, passed);
-    return (int32_t)done;
+    return rc;
 }
 
 /* Get up to `most` items; waits until that is one. Returns how many, or as fab_queue_take. Any process and

@@ -97,15 +97,15 @@ static void an_item_larger_than_the_room_stays_and_says_how_large(void) {
     queue_world_close(&w);
 }
 
-/* Never empty, so never rewound: through 32 MiB, with 100 kB in it. */
+/* Never empty, so never rewound: through 16 MiB, with 100 kB in it. */
 static void memory_is_given_back_behind_head(void) {
     struct queue_world w = {0};
     uint64_t most = 0;
     uint64_t put = 0;
-    queue_world_open(&w, UINT64_C(16) << 20, FREE);
+    queue_world_open(&w, UINT64_C(8) << 20, FREE);
     for (; put < 100; put++)
         CHECK_EQ(queue_put(&w, put, 1000), 1);
-    for (; put < 32 * 1024; put++) {
+    for (; put < 16 * 1024; put++) {
         CHECK_EQ(queue_put(&w, put, 1000), 1);
         queue_get(&w, put - 100, 1000);
         uint64_t memory = put % 64 == 0 ? queue_memory(&w) : 0;
@@ -120,7 +120,7 @@ static void memory_is_given_back_behind_head(void) {
 static void a_backlog_leaves_little_and_the_queue_begins_anew(void) {
     struct queue_world w = {0};
     queue_world_open(&w, UINT64_C(64) << 20, FREE);
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < 2; round++) {
         for (uint64_t n = 0; n < 400; n++)
             CHECK_EQ(queue_put(&w, n, 100000), 1);
         CHECK(queue_memory(&w) > 40000000);
@@ -142,8 +142,8 @@ static void laps_may_end_anywhere(void) {
     static const uint32_t biases[8] = {50, 50, 95, 95, 5, 55, 95, 5};
     uint64_t put = 0, got = 0, live = 0, most = 0, backs = 0, full = 0, seed = 11;
     queue_world_open(&w, QUEUE_RING * 4, FREE);
-    for (int step = 0; step < 40000; step++) {
-        uint32_t bias = biases[step / 600 % 8]; /* in a hundred steps, puts */
+    for (int step = 0; step < 20000; step++) {
+        uint32_t bias = biases[step / 400 % 8]; /* in a hundred steps, puts */
         uint64_t tail = atomic_load(&w.q.shared->tail);
         uint64_t before = fab_queue_offset(&w.q, fab_queue_position(tail));
         uint64_t base = atomic_load(&w.q.shared->base);
@@ -166,7 +166,7 @@ static void laps_may_end_anywhere(void) {
         live -= 16 * fab_queue_span(sizes[n & 0xffff]);
         most = queue_memory(&w) > most + live ? queue_memory(&w) - live : most;
     }
-    CHECK(backs > 5 && full > 0);
+    CHECK(backs > 2 && full > 0);
     CHECK(most < fab_queue_warm(&w.q) + 8 * FAB_QUEUE_STEP_BYTES + FAB_QUEUE_FREE_BYTES);
     queue_world_close(&w);
 }
@@ -179,9 +179,9 @@ static uint64_t tail_offset(struct queue_world *w) {
 static void a_queue_that_has_gone_back_takes_as_much_as_any_other(void) {
     struct queue_world w = {0};
     queue_world_open(&w, QUEUE_RING * 4, FREE);
-    for (uint64_t lap = 0; lap < 30; lap++) {
-        uint64_t size = 300 + 77 * lap, span = fab_queue_span(size), put = 0, got = 0, overs = 0;
-        for (; put < 20 + 3 * lap; put++)
+    for (uint64_t lap = 0; lap < 8; lap++) {
+        uint64_t size = 300 + 289 * lap, span = fab_queue_span(size), put = 0, got = 0, overs = 0;
+        for (; put < 20 + 11 * lap; put++)
             CHECK_EQ(queue_put(&w, put, size), 1);
         for (uint64_t before = 0; before <= tail_offset(&w); got++) {
             before = tail_offset(&w);
@@ -216,6 +216,28 @@ static void no_memory_is_taken_beyond_the_allowance(void) {
     CHECK_EQ(queue_put(&w, put, 5000), 1);
     for (uint64_t n = 0; n <= put; n++)
         queue_get(&w, n, 5000);
+    queue_world_close(&w);
+}
+
+static void *hold(void *arg) {
+    struct queue_world *w = arg;
+    CHECK_EQ(fab_queue_lock(&w->q.shared->put_lock), 0);
+    CHECK_EQ(fab_queue_lock(&w->q.shared->get_lock), 0);
+    return NULL; /* and dies with them, which the kernel tells the next */
+}
+
+static void who_finds_a_lock_held_says_so_and_a_dead_holder_is_no_hindrance(void) {
+    struct queue_world w = {0};
+    pthread_t thread;
+    queue_world_open(&w, QUEUE_RING, FREE);
+    CHECK_EQ(pthread_create(&thread, NULL, hold, &w), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(queue_put(&w, 2, 10), 1);
+    queue_get(&w, 2, 10);
+    CHECK_EQ(fab_queue_lock(&w.q.shared->put_lock), 0);
+    CHECK_EQ(queue_put(&w, 2, 10), -EBUSY); /* ours is a plain lock: who has it waits for itself */
+    CHECK_EQ(fab_queue_shutdown(&w.q, 1), -EBUSY);
+    fab_queue_unlock(&w.q.shared->put_lock);
     queue_world_close(&w);
 }
 
@@ -320,9 +342,10 @@ int main(void) {
         TEST(laps_may_end_anywhere),
         TEST(a_queue_that_has_gone_back_takes_as_much_as_any_other),
         TEST(no_memory_is_taken_beyond_the_allowance),
+        TEST(who_finds_a_lock_held_says_so_and_a_dead_holder_is_no_hindrance),
         TEST(a_shutdown_lets_gets_go_on_and_an_immediate_one_does_not),
         TEST(what_is_no_queue_is_refused),
         TEST(garbage_is_never_read_or_written_outside_the_ring),
     };
-    return CHECK_RUN(tests, 60);
+    return CHECK_RUN(tests, 120);
 }
