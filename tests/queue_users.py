@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 from fabric import Queue
 
@@ -72,3 +73,8 @@ def answer_from(queue, answer):
     """Put the answer into a queue that came as an argument."""
     queue.put(answer)
     return os.getpid()
+
+
+def is_asleep(entry):
+    """Say whether the process or thread of this entry of /proc sleeps."""
+    return Path(entry, "stat").read_text().rpartition(")")[2].split()[0] == "S"

@@ -11,6 +11,7 @@ import pytest
 
 import fabric.queue_ring
 from fabric import BackpressureError, JoinableQueue, LayoutError, Queue, ShutDown
+from tests.queue_users import is_asleep
 
 PATIENCE = 30
 
@@ -101,15 +102,10 @@ def test_ctrl_c_ends_a_wait(q, small):
 
 def _strike_when_asleep(thread):
     deadline = time.monotonic() + PATIENCE
-    while "futex" not in _where(thread):
+    while not is_asleep(f"/proc/self/task/{thread}"):
         assert time.monotonic() < deadline, "it never slept"
         os.sched_yield()
     os.kill(os.getpid(), signal.SIGINT)
-
-
-def _where(thread):
-    with open(f"/proc/self/task/{thread}/wchan") as file:
-        return file.read()
 
 
 def test_a_handler_that_returns_lets_the_wait_go_on(q):

@@ -222,7 +222,7 @@ def test_consumers_killed_in_their_sleep_do_not_take_the_wake_up_of_others():
 
 def _until_it_sleeps(pid):
     deadline = time.monotonic() + PATIENCE
-    while "futex" not in Path(f"/proc/{pid}/wchan").read_text():
+    while not queue_users.is_asleep(f"/proc/{pid}"):
         assert time.monotonic() < deadline, "it never slept"
         os.sched_yield()
 
