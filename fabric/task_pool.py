@@ -91,8 +91,12 @@ class TaskPool:
         self._enter(future)
         return future
 
-    def submit_call(self, options: TaskOptions, call: tuple[Any, ...], function: Any) -> TaskFuture:
+    def submit_call(
+        self, options: TaskOptions, call: tuple[Any, ...], function: Any, large: bool = False
+    ) -> TaskFuture:
         """Take a task in the form that the runner knows, though the pool be closing: its call was taken before.
+
+        `large`: there are large arrays in it; then its future tells what cannot be pickled.
 
         Raises:
             EncodingError: it cannot be pickled. BrokenProcessPool: the pool is broken.
@@ -100,8 +104,11 @@ class TaskPool:
         future = TaskFuture(self, options)
         future.function = function
         self._expect_worker()
-        future.data, future.encoding = dump_pickle(call), PICKLE
-        self._put_off_if_large(future, call)
+        if large:
+            future.call = call
+        else:
+            future.data, future.encoding = dump_pickle(call), PICKLE
+            self._put_off_if_large(future, call)
         self._enter(future)
         return future
 

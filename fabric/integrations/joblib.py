@@ -15,8 +15,10 @@ has the one that it needs. A task that fails ends the wait for any other: the ca
 
 import collections
 import functools
+import math
 import os
 import pickle
+import resource
 import threading
 import warnings
 from collections.abc import Callable
@@ -24,11 +26,13 @@ from concurrent.futures import Future
 from typing import Any
 
 import joblib
-from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
 from joblib._parallel_backends import FallbackToBackend
+from joblib.externals.loky import process_executor
+from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
 
-from fabric.config import usable_cpus
+from fabric.config import FabricConfig, usable_cpus
 from fabric.errors import EncodingError
+from fabric.integrations.lent_arrays import LentArrays
 from fabric.integrations.shared_pools import Keeper, Lease
 from fabric.task_future import TaskFuture, Waiter
 from fabric.task_settings import PoolSettings, task_config
@@ -36,7 +40,9 @@ from fabric.threads import VARIABLES, cpu_part
 
 _MOST_WORKERS = 256
 _IDLE_SECONDS = 300.0
-_OF_LOKY = ("context", "max_nbytes", "mmap_mode", "temp_folder", "verbose", "prefer", "require")  # of no use here
+_ONE_MIB = 1 << 20
+_ADDRESSES = 16 << 40  # bytes of its address space that a process gives to arenas: an eighth
+_OF_LOKY = ("context", "max_nbytes", "mmap_mode", "temp_folder", "verbose", "prefer", "require")  # not of the pool
 _OF_POOLS = {"max_tasks_per_child": "max_tasks", "max_seconds_per_child": "max_seconds"}
 _claims = threading.Lock()
 _keeper = Keeper()
@@ -121,6 +127,7 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             self.parallel = None
             raise
         self.supports_retrieve_callback = parallel.return_generator or parallel.timeout is not None
+        self._lent = LentArrays(self._workers.pool, _large_from(**options))
         self._begin()
         return n_jobs
 
@@ -157,17 +164,16 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         workers = self._workers
         assert workers is not None
         try:
-            future = _send(workers, batch)
+            future = _send(workers, self._lent, batch)
         except Exception as error:  # on the future: it may be joblib's callback, in a thread of ours, that asks
             future = TaskFuture(workers.pool, workers.options)
             future.settle(None, error)
-        workers.futures.add(future)
+        workers.futures[future] = callback
         if self.supports_retrieve_callback:
-            future.add_done_callback(workers.futures.discard)
+            future.add_done_callback(workers.forget)
             if callback is not None:
                 future.add_done_callback(callback)
         else:
-            future.callback = callback
             future.follow(self._hear)
         return future
 
@@ -202,11 +208,12 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         """Tell joblib of batches that are done; it sends the next ones then."""
         while self._done and self._failed is None:
             future = self._done.popleft()
+            callback = workers.futures.get(future)
             if future.exception() is not None:
                 self._failed = future
-            elif future.callback is not None:
-                future.callback(future)
-            workers.futures.discard(future)
+            elif callback is not None:
+                callback(future)
+            workers.forget(future)
 
 
 def _settings(
@@ -221,6 +228,7 @@ def _settings(
     limits = {name: options.pop(given) for given, name in _OF_POOLS.items() if given in options}
     if threads is not None:
         options["threads_per_worker"] = threads
+    options.setdefault("arena_bytes", _arena_bytes(n_jobs))
     return PoolSettings(
         max_workers=n_jobs,
         initializer=_begin_worker,
@@ -232,12 +240,29 @@ def _settings(
     )
 
 
-def _send(workers: Lease, batch: Any) -> TaskFuture:
-    functions = workers.pool.functions
+def _arena_bytes(n_jobs: int) -> int:
+    """Return how large the arenas may get: an array as large as the memory has room. Untouched, it costs nothing."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return FabricConfig().arena_bytes
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(FabricConfig().arena_bytes, min(memory, _ADDRESSES // (n_jobs + 1)) // _ONE_MIB * _ONE_MIB)
+
+
+def _large_from(max_nbytes: int | None = _ONE_MIB, mmap_mode: str | None = "r", **others: Any) -> float:
+    """Return from how many bytes on arrays are shared by the workers: with mmap_mode="c" each task has its own."""
+    return math.inf if max_nbytes is None or mmap_mode != "r" else max_nbytes
+
+
+def _send(workers: Lease, lent: LentArrays, batch: Any) -> TaskFuture:
+    pool, large = workers.pool, False
     try:
-        calls = [(functions.dump(function) or function, args, kwargs) for function, args, kwargs in batch.items]
-        call = (functions.dump(_run_batch), (calls, batch._backend, batch._n_jobs), {})
-        return workers.pool.submit_call(workers.options, call, batch.items[0][0])
+        calls = []
+        for function, *given in batch.items:
+            args, kwargs, lends = lent.lend(*given)
+            calls.append((pool.functions.dump(function) or function, args, kwargs))
+            large = large or lends
+        call: Any = (pool.functions.dump(_run_batch), (calls, batch._backend, batch._n_jobs), {})
+        return pool.submit_call(workers.options, call, batch.items[0][0], large)
     except EncodingError as error:
         raise pickle.PicklingError("Could not pickle the task to send to the workers.") from error.__cause__ or error
 
@@ -247,6 +272,7 @@ def _send(workers: Lease, batch: Any) -> TaskFuture:
 
 def _begin_worker(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> None:
     register()
+    process_executor._CURRENT_DEPTH = max(1, process_executor._CURRENT_DEPTH)  # joblib's multiprocessing looks at it
     if initializer is not None:
         initializer(*initargs)
 

@@ -44,14 +44,18 @@ class Lease:
     def __init__(self, keeper: "Keeper", kept: _Kept) -> None:
         self.pool = kept.pool
         self.options = TaskOptions()
-        self.futures: set[TaskFuture] = set()  # of this call, that are not done
+        self.futures: dict[TaskFuture, Callable[[Any], Any] | None] = {}  # not done yet: and who is told then
         self._keeper = keeper
         self._kept: _Kept | None = kept
 
     def abort(self) -> None:
         """Stop what this call has the workers do; those of other calls do not notice."""
         while self.futures:
-            self.futures.pop().cancel()
+            self.futures.popitem()[0].cancel()
+
+    def forget(self, future: Any) -> None:
+        """Let go of a future: it is done."""
+        self.futures.pop(future, None)
 
     def release(self) -> None:
         """Use the pool no longer. Safe to call twice."""
