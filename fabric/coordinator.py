@@ -96,6 +96,7 @@ class Fabric(ArraySpawner):
                 raise FabricError(f"the fabric cannot be started: {error.strerror}{advice(error)}") from error
             raise
         self._closed = False
+        self._tells_dropped = True  # log what was not handled, when this is closed
         self._terminable = handle_sigterm()
         _fabrics.add(self)
 
@@ -356,7 +357,7 @@ class Fabric(ArraySpawner):
 
     def _say_what_is_dropped(self) -> None:
         """Log how many messages lie in the lanes of the workers, which are gone."""
-        if self._peer.quiet():
+        if not self._tells_dropped or self._peer.quiet():
             return
         dropped = sum(count_messages(self._segment, slot) for slot in range(1, self._peer.processes))
         if dropped:

@@ -161,6 +161,7 @@ class TaskCrew:
 
     def _open(self, workers: int) -> None:
         fabric = Fabric(workers, config=self._settings.config)
+        fabric._tells_dropped = False  # of a task that is not run its future tells, or it was cancelled
         fabric._supervisor.watchers.append(self._changed)
         with self._grown:
             self.fabric = fabric
