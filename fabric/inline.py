@@ -11,11 +11,9 @@ it has what it waits for.
 """
 
 import asyncio
-import bdb
 import contextvars
 import itertools
 import logging
-import os
 import time
 from array import array
 from collections import deque
@@ -28,7 +26,8 @@ from fabric.agent import stand_in
 from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.errors import FabricError
-from fabric.inline_lanes import Batch, Lanes, Outbox, Record
+from fabric.inline_host import InlineHost
+from fabric.inline_lanes import Batch, Lanes, Record
 from fabric.inline_loop import SteppedLoop, running_loop
 from fabric.messages import (
     CANCEL,
@@ -45,42 +44,17 @@ from fabric.messages import (
     StopOrder,
 )
 from fabric.pending import Entry, Single
-from fabric.ring import COUNTERS, HEADER_BYTES, QUIET
+from fabric.ring import HEADER_BYTES, QUIET
 from fabric.unasked import Unasked
 from fabric.workers.context import current_ticket
-from fabric.workers.host import Host
 from fabric.workers.messenger import NO_WAITING
 
 _log = logging.getLogger("fabric")
-_NEVER = 1e12  # microseconds: no reply is published before its batch ends
 _LOOK = 1.0  # seconds to wait at a time for what coroutines await outside the fabric
 _STUCK = "this wait would never end: no message is queued, and nothing is left that could bring about what it waits for"
 _BLOCKED = (
     "this call blocks the event loop in which the agents' coroutines run: await ask_async() or ask_many_async() there"
 )
-
-
-class InlineHost(Host):
-    """The agents of a pretended worker."""
-
-    def __init__(self, turns: "Turns", identity: int, config: FabricConfig) -> None:
-        outbox = cast(Any, Outbox(turns.lanes, config))
-        super().__init__(identity, turns.codec, outbox, turns.lanes.table, _NEVER)
-        self._turns = turns
-        self.pid = os.getpid()
-        self.clock = lambda: turns.now
-        self.wake = turns.wake
-        self.counters = memoryview(bytearray(8 * COUNTERS)).cast("Q")
-        self.counters[count.PID] = os.getpid()
-
-    def loop(self) -> Any:
-        """Return the running event loop; outside of any, that of the fabric."""
-        return running_loop() or self._turns.own_loop
-
-    def _failed(self, index: int, target: int, error: BaseException) -> Any:
-        if isinstance(error, (KeyboardInterrupt, bdb.BdbQuit)):
-            raise error  # for whoever waits: here the handler runs in the user's own process
-        return super()._failed(index, target, error)
 
 
 class Turns:
@@ -127,6 +101,10 @@ class Turns:
         while reason == QUIET and any(host.warm.refill_one() for host in self.hosts.values()):
             pass
         return came
+
+    def wait_for_returns(self, reached: Callable[[], bool], deadline: float) -> bool:
+        """Wait for room in the arena; a handler does not."""
+        return not self._inside and self.until(reached, deadline)
 
     def wake_pump(self) -> None:
         """Handle what is queued, unless a handler is in hand."""
@@ -294,7 +272,7 @@ class Turns:
     def _work(self, host: InlineHost, slot: int) -> None:
         records = self.lanes.take(slot, self._batch_size)
         with self._in(host):
-            batch = Batch(records, self.codec)
+            batch = Batch(records, self.codec, self.lanes.arena)
             host.counters[count.RECEIVED] += batch.count
             host.counters[count.BATCHES] += 1
             host.counters[count.BYTES_IN] += sum(len(record.body) + HEADER_BYTES for record in records)
@@ -351,7 +329,7 @@ class Turns:
         self.lanes.queues[COORDINATOR].append(Record(kind, body[0], target, sender, correlation, body[1]))
 
     def _receive(self, replies: bool = True) -> None:
-        batch = Batch(self.lanes.take(COORDINATOR, self._batch_size), self.codec)
+        batch = Batch(self.lanes.take(COORDINATOR, self._batch_size), self.codec, self.lanes.arena)
         if batch.kind != REPLY:
             self._unasked.take(cast(Any, batch))
             return

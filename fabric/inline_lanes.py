@@ -8,12 +8,14 @@ Batch     in the place of channel.Received       records of one kind, decoded
 from array import array
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fabric.codec import Codec, decode_order
 from fabric.config import FabricConfig
 from fabric.errors import BackpressureError, MessageTooLargeError
-from fabric.messages import COORDINATOR, MESSAGE, ORDER, REPLY, REQUEST, TO_AGENTS
+from fabric.inline_arena import InlineArena
+from fabric.messages import COORDINATOR, LENT, MESSAGE, ORDER, REPLY, REQUEST, TO_AGENTS
+from fabric.parcel import Data, Parcel
 from fabric.ring import HEADER_BYTES
 
 
@@ -25,7 +27,7 @@ class Record(NamedTuple):
     target: int
     sender: int
     correlation: int
-    body: bytes
+    body: Data  # a Parcel only on its way through an outbox
     outbox: "Outbox | None" = None
 
 
@@ -43,6 +45,7 @@ class Lanes:
         self._lane_bytes = config.lane_bytes
         self._in_flight = [0] * processes  # bytes from the coordinator to each
         self._sent = [0] * processes
+        self.arena: InlineArena | None = None
 
     def send(self, lane: int, meta: int, target: int, sender: int, correlation: int, body: bytes) -> bool:
         """Queue a record of the coordinator. False: as many bytes wait as a lane would take."""
@@ -86,6 +89,10 @@ class Lanes:
 
     def sent(self, lane: int) -> int:
         """Return how many messages the coordinator has sent to a worker."""
+        return self._sent[lane]
+
+    def tail(self, lane: int) -> int:
+        """Return how far the lane to a worker is written: messages will do."""
         return self._sent[lane]
 
     def quiet(self) -> bool:
@@ -141,7 +148,7 @@ class Outbox:
         sender: int,
         correlation: int,
         encoding: int,
-        body: bytes,
+        body: Data,
         flags: int = 0,
         kind: int = MESSAGE,
     ) -> None:
@@ -163,12 +170,12 @@ class Outbox:
                 "receivers): send less, or raise outbox_bytes"
             )
 
-    def reply(self, target: int, sender: int, correlation: int, encoding: int, body: bytes) -> None:
+    def reply(self, target: int, sender: int, correlation: int, encoding: int, body: Data) -> None:
         """Send a reply."""
         _check_size(body, self._limit_home if target == COORDINATOR else self.limit, "reply")
         self._put(Record(REPLY, encoding, target, sender, correlation, body, self))
 
-    def request(self, sender: int, correlation: int, encoding: int, body: bytes) -> None:
+    def request(self, sender: int, correlation: int, encoding: int, body: Data) -> None:
         """Send a request to the coordinator."""
         _check_size(body, self._limit_home, "request")
         self._put(Record(REQUEST, encoding, COORDINATOR, sender, correlation, body, self))
@@ -176,6 +183,10 @@ class Outbox:
     def _put(self, record: Record) -> None:
         slot = self._lanes.slot_of(record.target)
         if slot is not None:
+            parcel = record.body
+            if isinstance(parcel, Parcel):
+                record = record._replace(body=parcel.lend(slot))
+                parcel.sent()
             self.waiting += len(record.body) + HEADER_BYTES
             self._lanes.queues[slot].append(record)
         elif record.kind in TO_AGENTS and self.undeliverable is not None:
@@ -188,17 +199,18 @@ class Batch:
     lane = COORDINATOR
     end = bytes = 0  # there is no lane: nothing is held back in it
 
-    def __init__(self, records: list[Record], codec: Codec) -> None:
+    def __init__(self, records: list[Record], codec: Codec, arena: InlineArena | None = None) -> None:
+        self._codec, self._arena = codec, arena
         self.records = records
         self.kind = records[0].kind
         self.count = len(records)
-        self.bodies = [
-            decode_order(record.body)
-            if record.encoding == ORDER
-            else codec.decode_or_mark(record.encoding, record.body)
-            for record in records
-        ]
+        self.bodies = [self._body(record.encoding, record.body) for record in records]
         self.undecodable = True  # or not: the host looks at each body
+
+    def _body(self, encoding: int, data: Any) -> Any:
+        if encoding & LENT and self._arena is not None:
+            return self._codec.decode_lent(encoding & ~LENT, data, self._arena.take)
+        return decode_order(data) if encoding == ORDER else self._codec.decode_or_mark(encoding, data)
 
     def targets(self) -> list[int]:
         """Address of each receiver."""
@@ -213,6 +225,6 @@ class Batch:
         return [record.correlation for record in self.records]
 
 
-def _check_size(body: bytes, limit: int, what: str) -> None:
+def _check_size(body: Data, limit: int, what: str) -> None:
     if len(body) > limit:
         raise MessageTooLargeError(len(body), limit, what)

@@ -21,10 +21,13 @@ from fabric.coordinator import Fabric
 from fabric.directory import Directory
 from fabric.errors import ClosedError, EncodingError, FabricError
 from fabric.inline import Turns
+from fabric.inline_arena import InlineArena
 from fabric.inline_lanes import Lanes
+from fabric.large import Large
 from fabric.messages import MESSAGE, RECORDS, DeadLetter
+from fabric.parcel import Data, Parcel
 from fabric.pending import Promise, settle
-from fabric.ring import COUNTERS
+from fabric.ring import COUNTERS, HEADER_BYTES
 from fabric.spawning import Spawner
 from fabric.switchboard import Letter, Same, Switchboard
 from fabric.unasked import Unasked
@@ -78,11 +81,21 @@ class InlineFabric(Fabric):
         self._switchboard = _InlineSwitchboard(
             self._peer, codec, self._replies, self.config.target_queueing, lambda slot: 0
         )
+        if self.config.arena_bytes:
+            self._lend_from_an_arena(lanes, codec)
         self._directory = Directory(self._peer, self.config.max_agents)
         self._spawner = Spawner(self._switchboard, self._directory, self)
         self._spawner.now, self._spawner.sleep = lambda: self._turns.now, self._turns.advance
         register_messenger(self)
         self._supervisor.start(self._spawner, range(1, started + 1))
+
+    def _lend_from_an_arena(self, lanes: Lanes, codec: Codec) -> None:
+        """Have large bodies go through an arena, as with workers."""
+        arena = self._arena = lanes.arena = InlineArena(self.config.arena_bytes, self.config.arena_timeout)
+        threshold, limit = self.config.arena_threshold, min(self.config.peer_lane_bytes, self.config.lane_bytes) // 2
+        codec.lend(Large(arena, threshold, limit - HEADER_BYTES), threshold)
+        self._switchboard.lend_from(arena)
+        arena.wait = self._turns.wait_for_returns
 
     def step(self) -> bool:
         """Handle one batch of messages, or let coroutines run until each awaits something. False: nothing to do."""
@@ -155,7 +168,10 @@ class _InlineSwitchboard(Switchboard):
         deadline: float | None,
         json: bool | None,
     ) -> None:
-        for index, (encoding, data) in enumerate(self._encoded(bodies, json)):
+        encoded = iter(self._encoded(bodies, json))
+        for index in range(len(addresses)):
+            with self._hurry(deadline):
+                encoding, data = next(encoded)
             asked = 0 if correlation is None else correlation + index
             left = None if deadline is None else deadline - time.monotonic()
             sender = self._senders[slots[index]]
@@ -167,17 +183,20 @@ class _InlineSwitchboard(Switchboard):
             meta = MESSAGE | RECORDS << 16
             self._send_one(self._senders[slot], meta, target, correlation, bytes(body), left, True)
 
-    def _encoded(self, bodies: Sequence[Any], json: bool | None) -> list[tuple[int, bytes]]:
+    def _encoded(self, bodies: Sequence[Any], json: bool | None) -> Iterable[tuple[int, Data]]:
         if isinstance(bodies, Same):
-            assert type(bodies.data) is bytes  # there is no arena
-            return [(bodies.encoding, bodies.data)] * len(bodies)
-        encoded = []
+            data = bodies.data
+            return ((bodies.encoding, data.again() if isinstance(data, Parcel) else data) for _ in bodies)
+        encoded = self._encoded_each(bodies, json)
+        large = any(self.codec.large_bytes(body) for body in bodies)
+        return encoded if large else list(encoded)  # large ones would fill the arena before the first is sent
+
+    def _encoded_each(self, bodies: Sequence[Any], json: bool | None) -> Iterable[tuple[int, Data]]:
         for index, body in enumerate(bodies):
             try:
-                encoded.append(self.codec.encode_inline(body, json))
+                yield self.codec.encode(body, json)
             except EncodingError as error:
                 raise EncodingError(f"body {index}: {error}") from error.__cause__
-        return encoded
 
 
 class _Slots:

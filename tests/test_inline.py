@@ -339,3 +339,50 @@ def test_an_unclosed_one_warns():
     fab = InlineFabric(workers=1)
     with pytest.warns(ResourceWarning, match="unclosed"):
         fab.__del__()
+
+
+# Large bodies.
+
+
+def test_what_was_lent_is_the_receivers_own_and_goes_back():
+    with InlineFabric(workers=2, arena_bytes=1 << 20) as fab:
+        first, second = fab.spawn_batch(Keeps, 2)
+        with fab.loan(200_000, "u1") as array:
+            array[:] = 1
+            first.tell(array)
+            array[:] = 2
+            second.tell(array)  # a second time, as it is now
+            assert fab._arena.usage()[3] == 2, "lent, and in a queue"
+            fab.drain()
+            assert fab._arena.usage()[3:] == (0, 1 << 20, 1)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 3
+        kept = [first.ask("look"), second.ask("look")]
+        assert kept[0].tobytes() in (b"\1" * 200_000, b"\2" * 200_000), "until it is received, writing may be seen"
+        kept[0][:] = kept[1][:] = 9
+        assert second.ask("look").tobytes() == b"\2" * 200_000
+        assert (array == 2).all()
+        del array
+        assert fab._arena.usage()[3:] == (0, 1 << 20, 0)
+
+
+def test_a_full_arena_is_an_error_at_once_where_nobody_can_give_back():
+    with InlineFabric(workers=1, arena_bytes=1 << 20) as fab:
+        (keeper,) = fab.spawn_batch(Keeps, 1)
+        with fab.loan((1 << 20) - 4096, "u1") as full:
+            with pytest.raises(BackpressureError, match="600,000 bytes was asked for"):
+                keeper.tell(bytes(600_000))
+            with pytest.raises(TimeoutError, match="600,000 bytes was asked for"):
+                keeper.ask(bytes(600_000), timeout=5)
+        del full
+        assert keeper.ask(bytes(600_000)) == 600_000
+
+
+class Keeps(Agent):
+    """Keeps what comes, and shows it."""
+
+    def on_message(self, body):
+        if isinstance(body, str):
+            return self.kept
+        self.kept = body
+        return len(body)

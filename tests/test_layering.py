@@ -61,6 +61,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.log_pipe",
         "fabric.workers.logs",
         "fabric.payloads",
+        "fabric.inline_arena",
     ),
     (
         "fabric.workers.vault",
@@ -116,6 +117,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.mapping",),
     ("fabric.executor",),
     ("fabric.pool",),
+    ("fabric.inline_host",),
     ("fabric.inline",),
     ("fabric.testing",),
     ("fabric.workers.__main__", "fabric"),  # `fabric` is the list of public names
@@ -123,7 +125,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.demo_run",),
     ("fabric.__main__",),
 )
-BOTH = ("fabric.inline", "fabric.testing")  # they run coordinator and workers in one process
+BOTH = ("fabric.inline", "fabric.inline_host", "fabric.testing")  # they run coordinator and workers in one process
 
 
 def _row(module: str) -> int | None:

@@ -17,7 +17,7 @@ SIZE = 1 << 20
 
 @pytest.fixture(scope="module", params=[Fabric, InlineFabric], ids=lambda kind: kind.__name__)
 def fab(request):
-    settings = {"arena_bytes": ARENA, "arena_timeout": 0.2} if request.param is Fabric else {}
+    settings = {"arena_bytes": ARENA, "arena_timeout": 0.2}
     with request.param(workers=2, on_error=lambda letter: None, **settings) as fabric:
         yield fabric
 
@@ -26,14 +26,13 @@ def fab(request):
 def holders(fab):
     made = holders_of(fab)
     yield made
-    if type(fab) is Fabric:
-        for holder in made:
-            holder.ask(("let_go",), timeout=PATIENCE)
-        assert all_came_back(fab, *made)
+    for holder in made:
+        holder.ask(("let_go",), timeout=PATIENCE)
+    assert all_came_back(fab, *made)
 
 
 def _blocks(fab, count):
-    """Are so many blocks of the arena in use? Inline there is none."""
+    """Are so many blocks of the arena in use? Inline receivers have copies, so that is not to be said."""
     return type(fab) is not Fabric or lent(fab)[1] == count
 
 
@@ -137,8 +136,9 @@ def test_loans_that_cannot_be_are_refused(fab):
         fab.share(np.array([object()]))
 
 
-def test_a_loan_for_which_there_is_no_room_is_refused_in_words():
-    with Fabric(workers=1, arena_bytes=ARENA, arena_timeout=0.05) as fab:
+@pytest.mark.parametrize("kind", [Fabric, InlineFabric])
+def test_a_loan_for_which_there_is_no_room_is_refused_in_words(kind):
+    with kind(workers=1, arena_bytes=ARENA, arena_timeout=0.05) as fab:
         with pytest.raises(MessageTooLargeError), fab.loan(ARENA + 1, "u1"):
             pass
         with fab.loan(ARENA, "u1") as full:
@@ -149,8 +149,9 @@ def test_a_loan_for_which_there_is_no_room_is_refused_in_words():
         del full
 
 
-def test_a_loan_outlives_its_with_and_its_fabric():
-    with Fabric(workers=1) as fab:
+@pytest.mark.parametrize("kind", [Fabric, InlineFabric])
+def test_a_loan_outlives_its_with_and_its_fabric(kind):
+    with kind(workers=1) as fab:
         with fab.loan(SIZE, "u1") as array:
             array[:] = 3
         holder = fab.spawn_batch(Holder, 1)[0]
@@ -166,8 +167,6 @@ def test_a_loan_outlives_its_with_and_its_fabric():
 
 
 def test_an_agent_lends_in_place_too(fab):
-    if type(fab) is not Fabric:
-        pytest.skip("inline there is no arena to lend from, and a lane between workers takes less")
     holders = holders_of(fab, count=3)
     assert holders[0].ask(("lend", 7, SIZE), timeout=PATIENCE) == 1
     for holder in holders[1:]:

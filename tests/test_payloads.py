@@ -133,8 +133,6 @@ def test_arrays_in_anything_come_back_the_same(holders, body):
 
 @pytest.mark.parametrize("size", LIMITS)
 def test_any_size_goes_both_ways(fab, holders, size):
-    if size >= 1 << 22 and type(fab) is not Fabric:
-        pytest.skip("inline there is no arena, and a lane takes less")
     body = pattern(size, size)
     for sent in (body, body.tobytes()):
         came = holders[1].ask(sent, timeout=PATIENCE)
@@ -144,8 +142,6 @@ def test_any_size_goes_both_ways(fab, holders, size):
 
 @pytest.mark.parametrize("size", LIMITS[:-1])
 def test_any_size_goes_from_worker_to_worker(fab, holders, size):
-    if size > 100_000 and type(fab) is not Fabric:
-        pytest.skip("inline there is no arena, and a lane between workers takes less")
     first, second = holders
     first.ask(("pass_on", pattern(size, size)), timeout=PATIENCE)
     (came,) = until(lambda: second.ask(("show",), timeout=PATIENCE))
