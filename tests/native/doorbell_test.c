@@ -246,6 +246,26 @@ static void a_broken_lane_is_no_reason_to_stay_awake(void) {
     fixture_fabric_close(&f);
 }
 
+static void a_lane_that_is_mended_goes_on_where_it_was_committed(void) {
+    struct fixture_fabric f;
+    fixture_fabric_open(&f, 2, FAB_PAGE);
+    send(&f, 1, 0);
+    CHECK_EQ(receive(&f, 0), 1);
+    uint64_t committed = atomic_load(f.peers[1]->out[0].head);
+    atomic_store(f.peers[1]->out[0].tail, committed + 8);
+    CHECK_EQ(fab_peer_ready(f.peers[0]), 0);
+    CHECK_EQ(fab_peer_dropped_of(f.peers[0], 1), 1);
+    CHECK_EQ(fab_peer_dropped_of(f.peers[0], 0), 0);
+    f.peers[0]->garbled[1] = 1;
+    atomic_store(f.peers[1]->out[0].tail, committed); /* it is dead */
+    fab_peer_mend(f.peers[0], 1);
+    CHECK_EQ(fab_peer_dropped(f.peers[0]), 1); /* what was counted stays so */
+    CHECK_EQ(f.peers[0]->garbled[1], 0);
+    send(&f, 1, 0);
+    CHECK_EQ(receive(&f, 0), 1);
+    fixture_fabric_close(&f);
+}
+
 /* Publish to a sleeper, and do not ring: what a broken protocol does. */
 static void *publish_without_ringing(void *arg) {
     struct fixture_fabric *f = arg;
@@ -286,6 +306,7 @@ static const struct check_test tests[] = {
     TEST(park_ends_for_a_bell_a_descriptor_or_the_time),
     TEST(a_worker_that_parks_rings_a_coordinator_that_waits_for_quiet),
     TEST(a_broken_lane_is_no_reason_to_stay_awake),
+    TEST(a_lane_that_is_mended_goes_on_where_it_was_committed),
     TEST(work_that_nobody_rang_for_is_an_alarm),
 };
 
