@@ -36,11 +36,22 @@ class AsyncPromiser(Promiser):
 
 
 class KeepingPromiser(Promiser):
+    """Counts what it has promised, and keeps that."""
+
+    count = 0
+
+    def on_message(self, message):
+        if message == "count":
+            return self.count
+        made = super().on_message(message)
+        self.count += made
+        return made
+
     def snapshot(self):
-        return None
+        return self.count
 
     def restore(self, state):
-        pass
+        self.count = state
 
 
 class BatchPromiser(Promiser):
@@ -111,6 +122,17 @@ def test_what_was_sent_is_not_sent_again(fab, witness, kind):
     _promise(promiser, 1_000, "never")
     _kill(fab)
     _promise(promiser, 0.01, "last")
+    assert _seen(witness, 6)[5:] == ["last"]
+
+
+def test_handlers_that_are_run_again_for_their_state_promise_nothing_twice(fab, witness):
+    promiser = fab.spawn_batch(KeepingPromiser, 1, placement=0, witness=witness, snapshot_every=1_000)[0]
+    for number in range(5):
+        _promise(promiser, 0.5, number)
+    _kill(fab)
+    assert promiser.ask("count", timeout=PATIENCE) == 5
+    assert _seen(witness, 5) == list(range(5))
+    _promise(promiser, 0, "last")
     assert _seen(witness, 6)[5:] == ["last"]
 
 

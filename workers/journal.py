@@ -119,6 +119,10 @@ class Replayed:
         self.bodies = [codec.decode_or_mark(message.encoding, message.body) for message in run.messages]
         self._run = run
 
+    def end_of(self, count: int) -> int:
+        """The lane's counter behind all of it: what these say and send again is dropped."""
+        return self.end
+
     def targets(self) -> list[int]:
         """Address of each receiver."""
         return [message.target for message in self._run.messages]
