@@ -233,11 +233,16 @@ class PrewarmOrder(NamedTuple):
 
 
 class SpawnRequest(NamedTuple):
-    """What an agent wants of the coordinator. The other thing is to stop agents: their addresses, raw."""
+    """What an agent wants of the coordinator. The other thing is to stop agents: their addresses, raw.
+
+    `origin` is (lane, counter behind the message in hand, which of its requests this is): it comes again when that
+    message is handled again. None where that says nothing, in coroutines.
+    """
 
     kind: Any  # the class
     how_many: int
     options: dict[str, Any]
+    origin: tuple[int, int, int] | None = None
 
 
 class Boot(NamedTuple):

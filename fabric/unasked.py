@@ -10,7 +10,7 @@ from fabric.channel import Received
 from fabric.codec import revive
 from fabric.errors import FabricError
 from fabric.guarded_log import GuardedLogger
-from fabric.messages import FAILURE, REQUEST, DeadLetter, ErrorInfo
+from fabric.messages import FAILURE, REQUEST, DeadLetter, ErrorInfo, SpawnRequest
 
 _log = GuardedLogger("fabric")
 _KEPT = 10_000
@@ -35,6 +35,7 @@ class Unasked:
         self._letters: collections.deque[DeadLetter] = collections.deque(maxlen=_KEPT)
         self.later: Callable[[Callable[[], None]], None] | None = None
         self.aside: Callable[[Callable[[], None]], None] | None = None  # for requests, which may take long
+        self._requested: dict[tuple[int, int], tuple[int, int]] = {}  # by (worker, its lane): the last origin there
         self.count = 0
         self.dropped_bytes = 0  # of records that no worker of ours sends
 
@@ -54,10 +55,22 @@ class Unasked:
                 self.bury(sender, target, revive(body, self._allow_pickle))
             elif received.kind == FAILURE:
                 self.dropped_bytes += received.bytes // received.count
-            else:
+            elif not self._came_before(received.lane, body):
                 run = self.aside or self.later
                 assert run is not None
                 run(functools.partial(self._serve, sender, correlation, body))
+
+    def _came_before(self, worker: int, request: Any) -> bool:
+        """Did a predecessor of this worker make the same request, and was killed before its message was committed?"""
+        origin = request.origin if isinstance(request, SpawnRequest) else None
+        if not isinstance(origin, tuple) or len(origin) != 3 or {*map(type, origin)} != {int}:
+            return False
+        lane, *place = origin
+        last, this = self._requested.get((worker, lane)), (place[0], place[1])
+        if last is not None and this <= last:
+            return True
+        self._requested[worker, lane] = this
+        return False
 
     def bury(self, agent: int, sender: int, error: FabricError) -> None:
         """Keep a told message that could not be handled, and tell the user. Any thread."""

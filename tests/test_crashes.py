@@ -2,11 +2,12 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 
-from fabric import Fabric, PoisonMessageError, WorkerLostError
+from fabric import Agent, Fabric, PoisonMessageError, WorkerLostError
 from tests.agents import Counter, Deadly, Doorkeeper, FailsToStartAgain, Inquirer, Recorder, Segfaulter, Talker, Waiter
 
 
@@ -200,3 +201,32 @@ def test_a_question_in_the_hands_of_a_coroutine_is_answered_though_its_lane_went
     while not fab.dead_letters() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert [type(letter.error) for letter in fab.dead_letters()] == [WorkerLostError]
+
+
+class Parent(Agent):
+    """Spawns some and tells its witness so; the first time it dies when that is published, and not committed."""
+
+    def __init__(self, witness, flag):
+        self.witness, self.flag = witness, flag
+
+    def on_message(self, body):
+        for _ in range(2):
+            self.context.spawn_batch(Counter, body)
+        self._host.outbox.flush()
+        if not os.path.exists(self.flag):
+            with open(self.flag, "x", encoding="utf-8"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        self.witness.tell(body)
+        return body
+
+
+def test_agents_that_a_handler_asked_for_are_made_once_though_it_is_run_again(fab, tmp_path):
+    witness = fab.spawn_batch(Recorder, 1, placement=1)[0]
+    parent = fab.spawn_batch(Parent, 1, placement=0, witness=witness, flag=str(tmp_path / "died"))[0]
+    for count in (3, 4, 3):
+        assert parent.ask(count, timeout=30) == count
+    assert fab.statistics().restarts == 1
+    _wait_for(lambda: "fabric-request" not in {thread.name for thread in threading.enumerate()})
+    fab.drain(timeout=30)
+    assert fab.statistics().agents == 2 + 2 * (3 + 4 + 3)
+    assert witness.ask("all", timeout=30) == [3, 4, 3]

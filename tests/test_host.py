@@ -393,7 +393,7 @@ def test_requests_go_to_the_coordinator(world):
     spawn, stop = world.sent(0)
     world.host.loop().close()
 
-    assert (spawn[0], spawn[2], tuple(spawn[4])) == (REQUEST, relay, (Echo, 3, {"name": "x"}))
+    assert (spawn[0], spawn[2], tuple(spawn[4])) == (REQUEST, relay, (Echo, 3, {"name": "x"}, None))
     assert (stop[0], stop[4]) == (REQUEST, array("Q", [STRANGER]).tobytes())
 
 

@@ -98,6 +98,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         self._asked: dict[int, Any] = {}  # futures of coroutines, or weak references to their streams, by token
         self._token = first_token
         self._event_loop: Any = None
+        self._last_origin: tuple[tuple[int, int], int] = (-1, -1), 0
 
     # The message in hand.
 
@@ -244,8 +245,16 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
 
     def request_spawn(self, kind: type[Agent], count: int, options: dict[str, Any]) -> Awaitable[Any]:
         """Ask the coordinator to spawn."""
-        made: Awaitable[Any] = self._request(SpawnRequest(kind, count, options))
+        made: Awaitable[Any] = self._request(SpawnRequest(kind, count, options, self._origin()))
         return made
+
+    def _origin(self) -> tuple[int, int, int] | None:
+        where = None if current_ticket.get() is not None else self.place_behind()
+        if where is None:
+            return None
+        last, count = self._last_origin
+        self._last_origin = where, count + 1 if where == last else 0
+        return (*where, self._last_origin[1])
 
     def resolve(self, correlation: int, body: Any) -> bool:
         """Give a reply to the coroutine that awaits it. False: nobody does any more."""

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from fabric.channel import Sender
 from fabric.codec import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
-from fabric.messages import COORDINATOR, MESSAGE, MIXED, REPLY, REQUEST, TO_AGENTS
+from fabric.messages import COORDINATOR, LENT, MESSAGE, MIXED, RAW, REPLY, REQUEST, TO_AGENTS
 from fabric.parcel import Data, Parcel, lend_all
 from fabric.ring import OUTBOX_LANE, Batch, Peer
 
@@ -146,16 +146,19 @@ class Outbox:
             self.retry()
         while self.pending:  # again when some were undeliverable, and that was answered
             pending, self.pending, self._pending_bytes = self.pending, [], 0
-            requests = [record for record in pending if record.kind == REQUEST]
+            spawns = [record for record in pending if record.kind == REQUEST and record.encoding & ~LENT != RAW]
+            stops = [record for record in pending if record.kind == REQUEST and record.encoding & ~LENT == RAW]
             replies = [record for record in pending if record.kind == REPLY]
             others = [record for record in pending if record.kind not in (REQUEST, REPLY)]
             if replies:
                 self._send(REPLY, replies)
+            if spawns:  # whose second is dropped, as that of a reply is: see SpawnRequest
+                self._send(REQUEST, spawns)
             runs = [(kind, list(run)) for kind, run in itertools.groupby(others, lambda record: record.kind)]
             for kind, run in runs:
-                self._send(kind, run, None if requests or len(runs) > 1 else of)
-            if requests:
-                self._send(REQUEST, requests)
+                self._send(kind, run, None if stops or len(runs) > 1 else of)
+            if stops:  # behind what was sent to those who stop
+                self._send(REQUEST, stops)
         self._room = self._peer.outbox_room()
 
     def drop_pending(self) -> None:
