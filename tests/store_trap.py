@@ -135,6 +135,18 @@ class Keeper(Agent):
         self._total = state
 
 
+class Promiser(Agent):
+    """Tells one witness of what it is sent at once, another later, and answers."""
+
+    def __init__(self, now: Any, later: Any) -> None:
+        self._now, self._later = now, later
+
+    def on_message(self, body: str) -> int:
+        self.context.tell(self._now, body)
+        self.context.tell_later(0.0, self._later, body)
+        return len(body)
+
+
 class Asker(Agent):
     """Asks another agent, one question after the other, and answers with its answers."""
 

@@ -19,7 +19,7 @@ import pytest
 
 from fabric import Fabric, FabricConfig, WorkerLostError
 from tests.agents import Echo, Gate
-from tests.store_trap import A_FEW, ALL, NEVER, SOURCE, Asker, Keeper, Trapped, Witness, compiled, sample
+from tests.store_trap import A_FEW, ALL, NEVER, SOURCE, Asker, Keeper, Promiser, Trapped, Witness, compiled, sample
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the trap flag is known for x86-64 only")
 
@@ -47,6 +47,9 @@ class Working:
         self.diary = fab.spawn_batch(Witness, 1, placement=1)[0]
         self.once = fab.spawn_batch(Trapped, 1, placement=0, library=library, witness=self.diary, on_crash="fail")[0]
         self.echo = fab.spawn_batch(Echo, 1, placement=1)[0]
+        self.now, self.later = fab.spawn_batch(Witness, 2, placement=1)
+        self.promiser = fab.spawn_batch(Promiser, 1, placement=0, now=self.now, later=self.later)[0]
+        self.promised = []
         self.numbers = itertools.count()
         self.told = []
 
@@ -70,6 +73,10 @@ class Working:
         once = self.diary.ask("all", timeout=20)
         assert len(set(once)) == len(once), "at most once"
         assert set(once) >= self.answered
+        assert self.now.ask("all", timeout=20) == self.promised
+        later = self.later.ask("all", timeout=20)
+        assert set(later) == set(self.promised)
+        assert len(later) - len(self.promised) <= 4 * self.fab.statistics().restarts, "twice where that was being done"
         print(f"{len(seen) - len(first)} of {len(first)} messages to others came twice")
         assert len(seen) - len(first) <= 12 * self.fab.statistics().restarts
 
@@ -115,6 +122,17 @@ def _at_most_once(work):
     work.answered |= {start + i for i in range(5) if replies[i] == len(bodies[i])}
 
 
+def _tell_later(work):
+    start = 4 * next(work.numbers)
+    bodies = [f"{start + i} later" for i in range(4)]
+    work.promised += range(start, start + 4)
+    assert work.fab.ask_many([work.promiser] * 4, bodies, timeout=20) == [len(body) for body in bodies]
+    deadline = time.monotonic() + 20
+    while not set(work.promised) <= set(work.later.ask("all", timeout=20)):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)  # a poll: nobody is told of what others are sent
+
+
 def _spawn_and_stop(work):
     group = work.fab.spawn_batch(Echo, 3, placement=0)
     assert group.ask_all("new", timeout=20) == ["new"] * 3
@@ -141,6 +159,7 @@ ACTS = {
     "by the outbox": _tell_on_by_the_outbox,
     "keeping state": _keep_state,
     "at most once": _at_most_once,
+    "telling later": _tell_later,
     "spawning": _spawn_and_stop,
     "answering a peer": _answer_a_peer,
     "asking a peer": _ask_a_peer,

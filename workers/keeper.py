@@ -161,6 +161,15 @@ class Keeper:
 
     # Messages that are committed before they are done.
 
+    def write_down(self, owing: Sequence[Any]) -> None:
+        """Take in what messages that are about to be committed leave to be done: tickets, and what is sent later."""
+        later = [one for one in owing if isinstance(one, Later)]
+        if later:
+            self.promise(later)
+        for ticket in owing:
+            if not isinstance(ticket, Later) and not ticket.answered:
+                self.owe(ticket)
+
     def owe(self, ticket: Any) -> None:
         """Take in a message that will be answered, or done, later, and is about to be committed."""
         owed = self._owed[ticket] = Owed(ticket.target, ticket.sender, ticket.correlation)

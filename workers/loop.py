@@ -45,7 +45,7 @@ from fabric.messages import (
 )
 from fabric.ring import MESSAGES, ROOM, Peer
 from fabric.workers.host import Host
-from fabric.workers.journal import Later, Owed, Replayed, Run
+from fabric.workers.journal import Owed, Replayed, Run
 from fabric.workers.keeper import Keeper
 from fabric.workers.ledger import Ledger, Stretch
 from fabric.workers.memory import resident_bytes
@@ -163,6 +163,8 @@ class Loop:
             end = received.end if behind == total else received.end_of(behind)
             if keeper.active and not streams:  # the question of a stream is done when that is over
                 host.note(received, first, behind)
+            if host.owing and outbox.pending:  # the store that publishes those may end the slice for a successor too
+                self._owe()
             self._publisher.publish(received, first, behind, self._whole(lane, end) if outbox.pending else None)
             if host.owing:
                 self._owe()
@@ -205,12 +207,7 @@ class Loop:
     def _owe(self) -> None:
         """Write down whose reply was put off, and what is to be sent later, before that message is committed."""
         owing, self._host.owing = self._host.owing, []
-        later = [one for one in owing if isinstance(one, Later)]
-        if later:
-            self._keeper.promise(later)
-        for ticket in owing:
-            if not isinstance(ticket, Later) and not ticket.answered:
-                self._keeper.owe(ticket)
+        self._keeper.write_down(owing)
 
     def _let_go(self) -> None:
         """Write down what is in the hands of coroutines and is about to be committed all the same."""
