@@ -1,4 +1,4 @@
-"""What tests/test_joblib.py has run by joblib in workers: importable there."""
+"""What the tests of joblib and other libraries have run in workers: importable there."""
 
 import os
 import signal
@@ -89,3 +89,27 @@ def wait_for(folder, name, value):
     while not Path(folder, name).exists():
         time.sleep(0.001)
     return value
+
+
+def wait_until(reached):
+    """Poll for something that no event tells: a process is gone, a file is there."""
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def sum_of(values, factor):
+    return factor * values.sum()
+
+
+def twice(values, factor):
+    return values * factor
+
+
+def sign(value):
+    return "+" if value > 0.5 else "-"
+
+
+def no_score(estimator, x, y):
+    return divide(1, 0)

@@ -27,4 +27,7 @@ def test_an_example_of_a_page_runs_without_a_word_of_complaint(page, source, tmp
     script.write_text(source, encoding="utf-8")
     command = [sys.executable, "-W", "error", str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    missing = re.search(r"No module named '(\w+)'", done.stderr)
+    if missing and missing[1] != "fabric":
+        pytest.skip(f"{missing[1]} is not installed: {page.name} is NOT TESTED (scripts/neighbours installs it)")
     assert (done.returncode, done.stderr) == (0, "")

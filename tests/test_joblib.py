@@ -5,7 +5,6 @@ import pickle
 import subprocess
 import sys
 import threading
-import time
 from multiprocessing import TimeoutError as NotInTime
 
 import numpy as np
@@ -17,7 +16,8 @@ from joblib import Parallel, delayed, parallel_config  # noqa: E402 - only where
 
 from fabric.integrations import joblib as integration  # noqa: E402
 from fabric.integrations.shared_pools import Keeper  # noqa: E402
-from tests import joblib_functions as work  # noqa: E402
+from tests import neighbour_functions as work  # noqa: E402
+from tests.neighbour_functions import wait_until  # noqa: E402
 
 integration.register()
 
@@ -45,13 +45,6 @@ def own_workers(monkeypatch):
     keeper.close()
 
 
-def _wait_until(reached):
-    deadline = time.monotonic() + 20
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 def test_results_come_in_the_order_of_the_tasks():
     assert Parallel()(delayed(pow)(i, 2) for i in range(300)) == [i**2 for i in range(300)]
 
@@ -77,7 +70,7 @@ def test_another_number_of_jobs_has_other_workers_and_those_before_end(own_worke
     before = set(Parallel()(delayed(work.pid_of)(i) for i in range(10)))
     after = set(Parallel(n_jobs=3)(delayed(work.pid_of)(i) for i in range(10)))
     assert not before & after
-    _wait_until(lambda: not any(psutil.pid_exists(pid) for pid in before))
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in before))
 
 
 def test_one_job_runs_here():
@@ -95,7 +88,7 @@ def test_the_first_error_ends_the_call_and_the_tasks_that_run(tmp_path, own_work
     with pytest.raises(LookupError, match="on purpose"):
         Parallel()(tasks)
     blocked = int((tmp_path / "one").read_text())
-    _wait_until(lambda: not psutil.pid_exists(blocked))
+    wait_until(lambda: not psutil.pid_exists(blocked))
     assert Parallel()(delayed(abs)(i) for i in range(4)) == [0, 1, 2, 3]
 
 
@@ -110,7 +103,7 @@ def test_calls_of_other_threads_do_not_notice_an_error(tmp_path, own_workers):
     thread = threading.Thread(target=other)
     thread.start()
     try:
-        _wait_until((tmp_path / "waits-0").exists)
+        wait_until((tmp_path / "waits-0").exists)
         with pytest.raises(ZeroDivisionError):
             Parallel(n_jobs=3)(delayed(work.divide)(1, 0) for _ in range(4))
     finally:
@@ -146,11 +139,11 @@ def test_a_call_while_a_generator_is_open_goes_beside_it():
 
 def test_a_generator_that_is_dropped_stops_its_tasks(tmp_path, own_workers):
     opened = Parallel(return_as="generator")(delayed(work.say_and_block)(tmp_path, f"task-{i}") for i in range(4))
-    _wait_until(lambda: (tmp_path / "task-0").exists() and (tmp_path / "task-1").exists())
+    wait_until(lambda: (tmp_path / "task-0").exists() and (tmp_path / "task-1").exists())
     pids = [int((tmp_path / f"task-{i}").read_text()) for i in range(2)]
     with pytest.warns(UserWarning, match="cancelled"):
         del opened
-    _wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
 
 
 def test_a_task_over_the_time_limit_ends_the_call(tmp_path, own_workers):
@@ -213,7 +206,7 @@ def test_large_arrays_arrive_read_only_and_whole():
 def test_workers_that_are_idle_for_long_end(own_workers):
     with parallel_config(backend="fabric", n_jobs=2, idle_worker_timeout=0.05):
         pids = Parallel()(delayed(work.pid_of)(i) for i in range(4))
-    _wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
 
 
 SCRIPT = """
