@@ -77,6 +77,7 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._options = options
         self.parallel: Any = None
+        self._given: dict[str, Any] = {}  # to this call
         self._workers: Lease | None = None
         self._begin()
 
@@ -121,6 +122,7 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             if self.parallel is not None and self.parallel is not parallel:  # its call is not over: a generator
                 raise FallbackToBackend(type(self)(self.nesting_level, self.inner_max_num_threads, **self._options))
             self.parallel = parallel
+        self._given = options
         try:
             self._workers = self._lease(n_jobs, {**self._options, **options})
         except BaseException:
@@ -154,8 +156,7 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             workers.abort()
             workers.release()
         if ensure_ready:
-            parallel = self.parallel
-            self.configure(n_jobs=parallel.n_jobs, parallel=parallel, **parallel._backend_kwargs)
+            self.configure(self.parallel.n_jobs, self.parallel, **self._given)
 
     # Batches.
 
@@ -177,9 +178,9 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             future.follow(self._hear)
         return future
 
-    def apply_async(self, func: Any, callback: Callable[[Any], Any] | None = None) -> "Future[Any]":
+    def apply_async(self, func: Any, callback: Callable[[Any], Any] | None = None) -> "_Job":
         """Do what submit does, for joblib before 1.5."""
-        return self.submit(func, callback)
+        return _Job(self, self.submit(func, callback))
 
     def retrieve_result_callback(self, future: "Future[Any]") -> Any:
         """Return what a batch that is done returned, or raise what it raised."""
@@ -214,6 +215,18 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             elif callback is not None:
                 callback(future)
             workers.forget(future)
+
+
+class _Job:
+    """A batch as joblib before 1.5 wants it: it asks this for the result, and not the backend."""
+
+    def __init__(self, backend: FabricBackend, future: Any) -> None:
+        self._backend = backend
+        self._future = future
+
+    def get(self, timeout: float | None = None) -> Any:
+        """See FabricBackend.retrieve_result."""
+        return self._backend.retrieve_result(self._future, timeout)
 
 
 def _settings(
