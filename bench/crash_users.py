@@ -16,84 +16,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 
-WORKERS = 2
-TASKS, SECONDS = 200, 0.01
+from bench.crash_tasks import SECONDS, TASKS, WORKERS, Called, Futures, Tally, work
+
 KILL_AFTER = 0.4  # seconds: in the middle
 PATIENCE = 5.0  # seconds, at least the fivefold of what the rest of the work takes: then it hangs
-
-
-class Tally(NamedTuple):
-    """What became of the tasks. The rest hangs."""
-
-    finished: int
-    errors: int
-
-
-def work(number: int, seconds: float, data: Any = None) -> int:
-    """The task."""
-    time.sleep(seconds)
-    return number
-
-
-class Futures:
-    """Gathers futures; what a user of them starts from."""
-
-    def begin(self, count: int, seconds: float) -> None:
-        """Start tasks 0 to count - 1."""
-        self._refused = 0
-        self._futures: list[Future[int]] = []
-        for number in range(count):
-            try:
-                self._futures.append(self.submit(number, seconds))
-            except Exception:  # a pool that is broken takes no more
-                self._refused += 1
-
-    def submit(self, number: int, seconds: float) -> Future[int]:
-        """Start one task."""
-        raise NotImplementedError
-
-    def gather(self, deadline: float) -> Tally:
-        """Wait for the tasks until then."""
-        done, _ = wait(self._futures, max(0.0, deadline - time.monotonic()))
-        right = [
-            future.exception() is None and future.result() == number
-            for number, future in enumerate(self._futures)
-            if future in done
-        ]
-        return Tally(sum(right), len(right) - sum(right) + self._refused)
-
-
-class Called:
-    """Iterates over the results of one call, in a thread: calls that hang do so there."""
-
-    def begin(self, count: int, seconds: float) -> None:
-        """Start tasks 0 to count - 1."""
-        self._count, self._results, self._failed = count, [], False
-        self._thread = threading.Thread(target=self._collect, args=(count, seconds), daemon=True)
-        self._thread.start()
-
-    def _collect(self, count: int, seconds: float) -> None:
-        try:
-            for result in self.call(count, seconds):
-                self._results.append(result)
-        except BaseException:
-            self._failed = True
-
-    def call(self, count: int, seconds: float) -> Iterable[int]:
-        """Make the call."""
-        raise NotImplementedError
-
-    def gather(self, deadline: float) -> Tally:
-        """Wait for the call until then."""
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        finished = len(set(self._results))
-        return Tally(finished, self._count - finished if self._failed else 0)
 
 
 class FabricAgents(Futures):
@@ -133,6 +65,15 @@ class Executor(Futures):
         return future
 
 
+class FabricExecutor(Executor):
+    """Ours: fabric.Executor."""
+
+    def __init__(self) -> None:
+        from fabric import Executor
+
+        self._executor = Executor(WORKERS)
+
+
 class Loky(Executor):
     """loky's reusable executor: got anew for each run, as it is meant to be."""
 
@@ -149,7 +90,7 @@ class Pool(Futures):
     """multiprocessing.Pool, by apply_async."""
 
     def __init__(self) -> None:
-        self._pool = multiprocessing.Pool(WORKERS)
+        self._pool: Any = multiprocessing.Pool(WORKERS)
 
     def pids(self) -> list[int]:
         """The workers."""
@@ -159,6 +100,36 @@ class Pool(Futures):
         """Apply, with the result put into a future."""
         future: Future[int] = Future()
         self._pool.apply_async(work, (number, seconds), {}, future.set_result, future.set_exception)
+        return future
+
+
+class FabricPool(Pool):
+    """Ours: fabric.Pool."""
+
+    def __init__(self) -> None:
+        from fabric import Pool
+
+        self._pool = Pool(WORKERS)
+
+    def pids(self) -> list[int]:
+        """The workers: what the fork server has started."""
+        found = psutil.Process().children(recursive=True)
+        return [child.pid for child in found if child.ppid() != os.getpid()]
+
+
+class Pebble(Executor):
+    """pebble's ProcessPool."""
+
+    def __init__(self) -> None:
+        self._executor = importlib.import_module("pebble").ProcessPool(max_workers=WORKERS)
+
+    def pids(self) -> list[int]:
+        """The workers."""
+        return [process.pid for process in multiprocessing.active_children() if process.pid]
+
+    def submit(self, number: int, seconds: float) -> Future[int]:
+        """Schedule."""
+        future: Future[int] = self._executor.schedule(work, args=(number, seconds))
         return future
 
 
@@ -303,9 +274,12 @@ def _children(word: str) -> list[int]:
 
 USERS: dict[str, Callable[[], Any]] = {
     "fabric": FabricAgents,
+    "fabric.Executor": FabricExecutor,
+    "fabric.Pool": FabricPool,
     "multiprocessing.Pool": Pool,
     "ProcessPoolExecutor": Executor,
     "loky": Loky,
+    "pebble": Pebble,
     "joblib": Joblib,
     "mpire": Mpire,
     "multiprocessing.Queue": Queues,

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.crash_users import TASKS
+from bench.crash_tasks import TASKS
 from bench.harness import ROOT, Case, Contestant, Metric
 from bench.sample import Sample
 
@@ -41,12 +41,14 @@ PEERS = {  # by name in crash_users: the module that must be installed
     "multiprocessing.Pool": "",
     "ProcessPoolExecutor": "",
     "loky": "loky",
+    "pebble": "pebble",
     "joblib": "joblib",
     "mpire": "mpire",
     "multiprocessing.Queue": "",
     "Ray actors": "ray",
     "iceoryx2": "iceoryx2",
 }
+OURS = {"fabric": "", "fabric.Executor": "", "fabric.Pool": "fabric.pool"}  # agents; and the drop-ins
 _MARK = "BENCH_CRASHES"
 _LIMIT = 25.0  # seconds that a program may take
 _SETTLE = 5.0  # seconds from the kill to the count
@@ -103,13 +105,20 @@ def orphan(user: str) -> Sample:
 
 
 def _contestants(function: str, iceoryx2: bool = False, **options: str) -> tuple[Contestant, ...]:
-    ours = Contestant("fabric", f"bench.crashes:{function}", {"user": "fabric", **options}, busy=2, limit_s=_LIMIT + 15)
-    peers = [
-        Contestant(name, ours.call, {"user": name, **options}, needs, slow=name == "Ray actors", limit_s=ours.limit_s)
-        for name, needs in PEERS.items()
+    users = OURS | PEERS
+    return tuple(
+        Contestant(
+            name,
+            f"bench.crashes:{function}",
+            {"user": name, **options},
+            needs,
+            slow=name == "Ray actors",
+            peer=name not in OURS,
+            limit_s=_LIMIT + 15,
+        )
+        for name, needs in users.items()
         if iceoryx2 or name != "iceoryx2"
-    ]
-    return ours, *peers
+    )
 
 
 @contextmanager
