@@ -7,7 +7,9 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{bench:12} {question(bench)}")
         return 0
     judged = asked.names == [REQUIREMENTS]
-    settings = Settings(asked.quick, asked.ours or judged, lambda line: print(line, file=sys.stderr))
+    settings = Settings(asked.quick, asked.ours, lambda line: print(line, file=sys.stderr))
     known = requirements.load() if judged else []
     about = facts()
     _announce(about)
@@ -135,9 +137,20 @@ def _wanted(names: Sequence[str], quick: bool, known: Sequence[requirements.Requ
     """Return the cases to run: of the named benches, or those that a requirement is about."""
     if not known:
         return {bench: cases_of(bench, quick) for bench in names or BENCHES}
-    needed = {(one.bench, one.case) for one in known}
+    needed: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # the peers, by bench and case
+    for one in known:
+        needed[one.bench, one.case].add(one.peer)
     chosen = {bench: cases_of(bench, quick) for bench in BENCHES if bench in {name for name, _ in needed}}
-    return {bench: [one for one in found if (bench, one.name) in needed] for bench, found in chosen.items()}
+    return {
+        bench: [_without_others(one, needed[bench, one.name]) for one in found if (bench, one.name) in needed]
+        for bench, found in chosen.items()
+    }
+
+
+def _without_others(case: Case, peers: set[str]) -> Case:
+    """Return the case with ours and those peers only that a requirement is about."""
+    ours, *others = case.contestants
+    return replace(case, contestants=(ours, *(one for one in others if one.name in peers)))
 
 
 def _is_failure(row: Result) -> bool:

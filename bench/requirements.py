@@ -1,23 +1,27 @@
-"""The targets of requirements.toml against what was measured."""
+"""The targets of requirements.toml against what was measured: by ours alone, or beside a peer in the same run."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.harness import Result
-from bench.table import figure, grid
+from bench.table import figure, grid, ratio
 
 FILE = Path(__file__).with_name("requirements.toml")
 AT_LEAST, AT_MOST = "at least", "at most"
+TIMES = "times"  # the unit of those that name a peer
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One target, and the case and metric whose median (ours) must reach it."""
+    """One target, and the case and metric whose median (ours) must reach it.
+
+    With a peer the target is how many times better ours must be than that contestant, in the same run.
+    """
 
     name: str
     bench: str
@@ -26,8 +30,11 @@ class Requirement:
     target: float
     unit: str
     direction: str  # AT_LEAST or AT_MOST
+    peer: str = ""
 
     def __post_init__(self) -> None:
+        if self.peer and (self.direction, self.unit) != (AT_LEAST, TIMES):
+            raise ValueError(f"{self.name}: beside a peer ours must be {AT_LEAST!r} so many {TIMES!r} as good")
         if self.direction not in (AT_LEAST, AT_MOST):
             raise ValueError(f"{self.name}: direction is {self.direction!r}: say {AT_LEAST!r} or {AT_MOST!r}")
 
@@ -61,17 +68,10 @@ def load(path: Path = FILE) -> list[Requirement]:
 
 def judge(requirements: Sequence[Requirement], results: Sequence[Result]) -> list[Verdict]:
     """Return a verdict per requirement."""
-    ours: dict[tuple[str, str, str], Result] = {}
+    rows: dict[tuple[str, str, str, str], Result] = {}  # by contestant; ours is "", the first of a case
     for row in results:
-        if row.ours:  # the first of a case is the one that counts
-            ours.setdefault((row.bench, row.case, row.metric.name), row)
-    verdicts = []
-    for requirement in requirements:
-        found = ours.get((requirement.bench, requirement.case, requirement.metric))
-        figures = found.figures if found else None
-        why = "" if figures else found.status if found else "was not measured"
-        verdicts.append(Verdict(requirement, figures.median if figures else None, why))
-    return verdicts
+        rows.setdefault((row.bench, row.case, row.metric.name, "" if row.ours else row.contestant), row)
+    return [_verdict(one, rows) for one in requirements]
 
 
 def show(verdicts: Sequence[Verdict]) -> None:
@@ -80,6 +80,25 @@ def show(verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         asked = verdict.requirement
         target = f"{asked.direction} {figure(asked.target)}"
+        unit = f"{asked.unit} {asked.peer}" if asked.peer else asked.unit
         measured = "-" if verdict.measured is None else figure(verdict.measured)
-        rows.append([asked.name, target, measured, asked.unit, "pass" if verdict.met else f"MISSED {verdict.why}"])
+        rows.append([asked.name, target, measured, unit, "pass" if verdict.met else f"MISSED {verdict.why}"])
     grid("requirements", ["", "target", "measured", "unit", "verdict"], rows)
+
+
+def _verdict(requirement: Requirement, rows: Mapping[tuple[str, str, str, str], Result]) -> Verdict:
+    where = requirement.bench, requirement.case, requirement.metric
+    needed = [rows.get((*where, name)) for name in dict.fromkeys(["", requirement.peer])]
+    for row in needed:
+        if row is None or row.figures is None:
+            return Verdict(requirement, None, _why_not(row))
+    ours, *peers = (row for row in needed if row is not None)
+    figures = ours.figures
+    assert figures is not None
+    return Verdict(requirement, ratio(ours, peers[0]) if peers else figures.median, "")
+
+
+def _why_not(row: Result | None) -> str:
+    if row is None:
+        return "was not measured"
+    return row.status if row.ours else f"{row.contestant}: {row.status}"

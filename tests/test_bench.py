@@ -227,8 +227,11 @@ def test_every_requirement_names_a_metric_that_its_bench_measures() -> None:
     for asked in known:
         by_name = {case.name: case for case in command.cases_of(asked.bench, False)}
         (metric,) = [one for one in by_name[asked.case].metrics if one.name == asked.metric]
-        assert metric.unit == asked.unit
-        assert metric.higher_is_better == (asked.direction == requirements.AT_LEAST)
+        if asked.peer:
+            assert asked.peer in [one.name for one in by_name[asked.case].contestants]
+        else:
+            assert metric.unit == asked.unit
+            assert metric.higher_is_better == (asked.direction == requirements.AT_LEAST)
 
 
 def test_a_requirement_without_a_figure_is_missed() -> None:
