@@ -38,6 +38,9 @@ BENCHES = (
     "growth",
     "streams",
     "queues",
+    "executor",
+    "pool",
+    "joblib_calls",
 )
 CURVES = ("sizes", "threshold")  # what --plot draws
 REQUIREMENTS = "requirements"
