@@ -7,7 +7,7 @@ tasks are done; a reply that comes twice, after a crash, finds its number gone.
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fabric.agent import AgentRef
@@ -20,7 +20,8 @@ from fabric.pending import Entry, Failed, Finish, Replied
 from fabric.recycling import Service
 from fabric.task_future import TaskFuture
 
-_FEW = 8  # tasks
+_TOGETHER = 32  # tasks that are worth a message of their own to a worker that has others to do
+_FOR_EVER = 1 << 60
 _BYTES_AHEAD = 1 << 20  # of tasks in a lane: it never fills
 
 Outcome = tuple[TaskFuture, Any]
@@ -45,6 +46,7 @@ class Seat(Entry):
         "solo",
         "taken",
         "used",
+        "waited",
         "withdrawn",
     )
     stays = True  # replies come as long as there is a worker
@@ -56,8 +58,9 @@ class Seat(Entry):
         target: float,
         deliver: Callable[["Seat", Replied], Finish | None],
         most: float,
+        waited: Sequence[int],
     ) -> None:
-        """`most` is how many tasks a worker runs in its life."""
+        """`most` is how many tasks a worker runs in its life, `waited` a word that says how long it waited, in ns."""
         super().__init__((slot,))
         self.slot = slot
         self.runners: dict[bool, AgentRef] = {}  # by TaskOptions.once
@@ -66,6 +69,7 @@ class Seat(Entry):
         self.bytes_ahead = 0
         self.pace = Pace(target)
         self.most = most
+        self.waited = waited
         self.solo = False  # it has a task that may be stopped: nothing may be behind it
         self.heard = 0.0  # when it last answered, or was given something having had nothing
         self.withdrawn: set[int] = set()  # numbers of tasks that were taken back, until the worker has come to them
@@ -91,10 +95,11 @@ class Seat(Entry):
         return int(min(self.pace.limit - len(self.in_flight), self.most - self.taken))
 
     @property
-    def is_busy(self) -> bool:
-        """Has it half of what it may have, and more than a few? Then what comes is sent together."""
-        ahead = len(self.in_flight)
-        return self.solo or bool(self.withdrawn) or (ahead >= _FEW and 2 * ahead >= self.pace.limit)
+    def patience(self) -> int:
+        """How many tasks are to wait until they are sent together: some, while it has others to do."""
+        if self.solo or self.withdrawn:
+            return _FOR_EVER
+        return min(_TOGETHER, self.pace.limit // 8) if self.in_flight else 0
 
     def bytes_left(self) -> int:
         """Return how many bytes of tasks it may still have."""
@@ -104,7 +109,7 @@ class Seat(Entry):
         """Send tasks that are treated alike; return how many found room."""
         now = time.monotonic()
         if not self.in_flight:
-            self.pace.begin(now)
+            self.pace.begin(now, self.waited[0] * 1e-9)
             self.heard = now
         if len(tasks) == 1:
             sent = int(self._send_one(tasks[0]))
@@ -133,7 +138,7 @@ class Seat(Entry):
                 self.withdrawn.discard(correlation & INDEX_MASK)
         self.heard = now = time.monotonic()
         if found:
-            self.pace.observe(len(found), now)
+            self.pace.observe(len(found), now, self.waited[0] * 1e-9)
             self.solo = False
         return found
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import psutil
 
 from fabric.coordinator import Fabric
+from fabric.counters import WAITED_NS
 from fabric.errors import FabricError, SpawnError, WorkerLostError
 from fabric.inheriting import dumps
 from fabric.messages import COORDINATOR
@@ -191,7 +192,8 @@ class TaskCrew:
             assert self.fabric is not None
             switchboard = self.fabric._switchboard
             most = self._settings.max_tasks or math.inf
-            seat = Seat(slot, switchboard._senders[slot], _TARGET, self._pool.deliver, most)
+            waited = self.fabric._segment.counters_of(slot)[WAITED_NS : WAITED_NS + 1]
+            seat = Seat(slot, switchboard._senders[slot], _TARGET, self._pool.deliver, most, waited)
             seat.first_token = switchboard.replies.expect(seat)
             self.seats[slot] = seat
         return seat
@@ -286,6 +288,8 @@ class TaskCrew:
             if fabric is not None:
                 fabric.close(drain=False)
         finally:
+            for seat in self.seats.values():
+                seat.waited = (0,)  # the memory goes with the fabric
             with self._grown:
                 self.closed = True
                 self._grown.notify_all()

@@ -62,6 +62,7 @@ class _Lazy:
     def __get__(self, future: Any, owner: type) -> Any:
         if future is None:
             return self
+        future._watched = True  # before anything is made: who finishes looks at this after it has stored the state
         value = future.__dict__.setdefault(self._name, self._make())  # one of two threads wins
         if self._attends:
             future._owner.attend()
@@ -72,6 +73,7 @@ class TaskFuture(Future[Any]):
     """The Future of one task, and the task itself while it waits to be sent."""
 
     _state = PENDING
+    _watched = False  # was anything of what follows made?
     _result: Any = None
     _exception: BaseException | None = None
     _condition = _Lazy(threading.Condition, attends=True)
@@ -171,6 +173,8 @@ class TaskFuture(Future[Any]):
         self._exception = error
         self._result = value
         self._state = FINISHED
+        if not self._watched:
+            return False
         made = self.__dict__
         if "_awaited" in made:
             self._wake()

@@ -12,43 +12,37 @@ Locks: `lock` guards queue and seats; it is held while something is sent, never 
 """
 
 import os
+import pickle
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError
+from collections.abc import Callable
 from concurrent.futures._base import PENDING, RUNNING
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol
+from typing import Any
 
 from fabric.callables import FunctionCache
 from fabric.codec import dump_pickle
 from fabric.errors import EncodingError, FabricError, MessageTooLargeError
 from fabric.messages import PICKLE
-from fabric.pending import Finish, Replied, deadline_of
+from fabric.pending import NO_REPLIES, Finish, Replied, deadline_of
 from fabric.seat import Seat
 from fabric.steward import Steward
-from fabric.task_crew import ABRUPTLY, TaskCrew
+from fabric.task_crew import TaskCrew
+from fabric.task_endings import Endings, Run, run_callbacks
 from fabric.task_errors import outcome
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
 from fabric.task_queue import TaskQueue
 from fabric.task_settings import PoolSettings
 
 _LOOK_EACH = 32  # submissions: then replies are drained, which makes room for what waits
-_NONE = object()
-_PENDING = "A process in the process pool was terminated abruptly while the future was running or pending."
+_BEFORE = 16  # bytes of a task's pickle that come before those of its function
+_UNTIL_A_REPLY = 1 << 60  # who delivers that sends
 _pools: "weakref.WeakSet[TaskPool]" = weakref.WeakSet()  # for forked children
 _SMALL = frozenset({int, float, complex, bool, type(None), slice, range})  # types of arguments that are never large
 
 
-class Run(Protocol):
-    """What makes tasks as others are done: fabric.runs.Run."""
-
-    def abort(self, error: BaseException) -> None: ...
-    def release(self) -> None: ...
-
-
-class TaskPool:
+class TaskPool(Endings):
     """Tasks, and the workers that run them. Any thread may call any method."""
 
     def __init__(self, settings: PoolSettings) -> None:
@@ -66,7 +60,7 @@ class TaskPool:
         self._closed_by = "shutdown"
         self._idle = 0  # workers that had nothing to do when it was last looked, less tasks since
         self._since_look = 0
-        self._busy = False  # have all workers so much ahead that a single task need not be sent at once?
+        self._patience = 0  # more tasks than that have to wait before it is worth while to send some
         self._large_from = settings.config.arena_threshold
         _pools.add(self)
 
@@ -82,8 +76,7 @@ class TaskPool:
             if self._is_large(args, kwargs):
                 future.call = call
             else:
-                future.data, future.encoding = dump_pickle(call), PICKLE
-                self._put_off_if_large(future, call)
+                self._pickle(future, call, data)
         except EncodingError as error:
             future.forget_call()
             future.settle(None, error.__cause__ or error)
@@ -107,31 +100,26 @@ class TaskPool:
         if large:
             future.call = call
         else:
-            future.data, future.encoding = dump_pickle(call), PICKLE
-            self._put_off_if_large(future, call)
+            self._pickle(future, call, call[0])
         self._enter(future)
         return future
 
-    def begin_run(self, run: "Run") -> None:
-        """Stay open until the end of this run: some of its items are no tasks yet."""
-        with self.lock:
-            self.check_open()
-            self.runs[run] = None
-            self.unfinished += 1
-
-    def end_run(self, run: "Run") -> None:
-        """Take note that no more tasks of a run come."""
-        with self.lock:
-            if self.runs.pop(run, _NONE) is _NONE:
-                return
-            self.unfinished -= 1
-        if self.closing and not self.unfinished:
-            self.steward.call()
-
-    def _put_off_if_large(self, future: TaskFuture, call: tuple[Any, ...]) -> None:
-        """Have a task that turned out large encoded anew, without copies, when a worker has room for it."""
-        if len(future.data) >= self._large_from:
-            future.call, future.data = call, b""
+    def _pickle(self, future: TaskFuture, call: tuple[Any, ...], function: Any) -> None:
+        """Pickle a task, whose function may be pickled already; a large one anew, when a worker has room for it."""
+        if type(function) is bytes:
+            try:
+                data = pickle.dumps(call, 5)
+                # The function may be of `__main__`, and is by value then; the rest goes on as dump_pickle has it.
+                if data.find(b"__main__", len(function) + _BEFORE) >= 0:
+                    data = dump_pickle(call)
+            except Exception:
+                data = dump_pickle(call)
+        else:
+            data = dump_pickle(call)
+        if len(data) >= self._large_from:
+            future.call = call
+        else:
+            future.data, future.encoding = data, PICKLE
 
     def check_open(self) -> None:
         """Raise what a task gets that comes too late: RuntimeError, BrokenProcessPool."""
@@ -165,7 +153,7 @@ class TaskPool:
                 self.check_open()
             self.unfinished += 1
             self.queue.add(future)
-            if not self._busy or self.queue.count >= _LOOK_EACH:
+            if self.queue.count > self._patience:
                 self.dispatch()
         if future.call is not None:  # large: it is encoded when a worker has room for it
             self.steward.call()
@@ -191,7 +179,10 @@ class TaskPool:
                 tasks = queue.take(min(seat.room(), max(1, share)), seat.bytes_left())
             if not self._send(seat, tasks):
                 break
-        self._busy = bool(self.crew.seats) and all(seat.is_busy for seat in self.crew.seats.values())
+        seats = self.crew.seats.values()
+        self._patience = min((seat.patience for seat in seats), default=0)
+        if queue.count and all(seat.room() <= 0 for seat in seats):
+            self._patience = _UNTIL_A_REPLY
 
     def take_back(self, tasks: list[TaskFuture]) -> None:
         """Have tasks wait again that were sent and not begun. With the lock held."""
@@ -239,52 +230,18 @@ class TaskPool:
             if len(found) < len(replies.bodies):
                 self.late += len(replies.bodies) - len(found)
                 self.crew.forget_withdrawal(seat)
-            found = [row for row in found if self._claim(row[0])]
-            self._busy = False
+            found = [row for row in found if self.claim(row[0])]
+            self._patience = 0
             if self.queue.count:
                 self.dispatch()
             else:
                 self._idle = sum(not other.in_flight for other in self.crew.seats.values())
-        called = self._settle([(task, *outcome(body, self.name_of(task))) for task, body in found])
-        return (lambda: _run_callbacks(called)) if called else None
-
-    def _claim(self, task: TaskFuture) -> bool:
-        """Be the one who settles a task. False: somebody else is. With the lock held."""
-        if task.claimed:
-            return False
-        task.claimed = True
-        self.unfinished -= 1
-        return True
-
-    def name_of(self, task: TaskFuture) -> str:
-        """Return what a task is called in errors: its function."""
-        return self.name_of_function(task.function)
-
-    @staticmethod
-    def name_of_function(function: Any) -> str:
-        """Return what a function is called in errors."""
-        return getattr(function, "__qualname__", None) or repr(function)
-
-    def settle_one(self, task: TaskFuture, error: BaseException) -> None:
-        """Fail a task, unless it is settled already. The steward only."""
-        with self.lock:
-            if not self._claim(task):
-                return
-        _run_callbacks(self._settle([(task, None, error)]))
-        self.wake()
-
-    def _settle(self, rows: Iterable[tuple[TaskFuture, Any, BaseException | None]]) -> list[TaskFuture]:
-        """Complete tasks that were claimed; return those with callbacks."""
-        called = []
-        for task, value, error in rows:
-            follower = task.forget_call()
-            if task.settle(value, error):
-                called.append(task)
-            if follower is not None:
-                follower(task)
-        if self.closing and not self.unfinished:
-            self.steward.call()
-        return called
+        rows = [
+            (task, body, None) if type(body) not in NO_REPLIES else (task, *outcome(body, self.name_of(task)))
+            for task, body in found
+        ]
+        called = self.settle(rows)
+        return (lambda: run_callbacks(called)) if called else None
 
     # Waiting.
 
@@ -304,10 +261,6 @@ class TaskPool:
         self.crew.wait(waiter, deadline)
         return waiter.done or deadline is None or time.monotonic() < deadline
 
-    def wake(self) -> None:
-        """Have those who wait look again: one of them may sleep over the lanes, and nothing may come."""
-        self.crew.wake()
-
     def run_later(self, job: Callable[[], None]) -> None:
         """Run a user's function in a thread that may be held up."""
         self.crew.run_later(job)
@@ -323,43 +276,6 @@ class TaskPool:
 
     # Leaving.
 
-    def cancel(self, task: TaskFuture) -> bool:
-        """Cancel a task, where it waits or (unless `strict`) where it runs. False: it is done, or goes on."""
-        with self.lock:
-            if self.crew.holds(task) and not self.settings.strict:
-                if not self._claim(task):
-                    return False
-                self.steward.stop(task, "cancelled")
-            elif not self.queue.discard(task) or not self._claim(task):
-                return False
-        self._drop([task])
-        return True
-
-    def cancel_waiting(self, task: TaskFuture) -> None:
-        """Cancel a task, unless a worker has it."""
-        with self.lock:
-            if not self.queue.discard(task) or not self._claim(task):
-                return
-        self._drop([task])
-
-    def cancel_pending(self) -> None:
-        """Cancel all tasks that no worker has, and what would become tasks."""
-        for run in list(self.runs):
-            run.abort(CancelledError())
-        with self.lock:
-            tasks = [task for task in self.queue.clear() if self._claim(task)]
-        self._drop(tasks)
-
-    def _drop(self, tasks: list[TaskFuture]) -> None:
-        for task in tasks:
-            follower = task.forget_call()
-            task.set_cancelled()
-            if follower is not None:
-                follower(task)
-        self.wake()
-        if self.closing and not self.unfinished:
-            self.steward.call()
-
     def leave(self, at_exit: bool = False) -> None:
         """Take no more tasks; the workers leave when those there are have been done. Returns at once."""
         with self.lock:
@@ -374,32 +290,6 @@ class TaskPool:
         """Wait until the workers have left."""
         self.steward.join()
 
-    def fail(self, text: str, cause: BaseException | None = None) -> None:
-        """Break the pool: all tasks are lost, and none is taken any more."""
-        with self.lock:
-            if self.broken is not None:
-                return
-            self.broken = text
-            tasks = self.queue.clear()
-            for seat in self.crew.seats.values():
-                tasks += seat.in_flight.values()
-                seat.in_flight.clear()
-            tasks = [task for task in tasks if self._claim(task)]
-        rows = [(task, None, self.lost(cause)) for task in tasks]
-        called = self._settle(rows)
-        for run in list(self.runs):
-            run.abort(self.lost(cause))
-        self.wake()
-        _run_callbacks(called)
-        if self.steward.thread is not None:
-            self.steward.call()
-
-    def lost(self, cause: BaseException | None = None) -> BaseException:
-        """Return what tasks raise that are lost because the pool is broken."""
-        error = BrokenProcessPool(_PENDING if self.broken == ABRUPTLY else f"the task is lost: {self.broken}")
-        error.__cause__ = cause
-        return error
-
     def call(self) -> None:
         """Have the steward do its chores."""
         try:
@@ -413,11 +303,6 @@ class TaskPool:
         self.closing = True
         self.broken = f"this pool belongs to process {os.getppid()}: a forked child makes one of its own"
         self.steward.done = True
-
-
-def _run_callbacks(tasks: list[TaskFuture]) -> None:
-    for task in tasks:
-        task.run_callbacks()
 
 
 def _after_fork() -> None:

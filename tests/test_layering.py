@@ -111,6 +111,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.task_queue", "fabric.seat", "fabric.pool_errors"),
     ("fabric.task_crew",),
     ("fabric.steward",),
+    ("fabric.task_endings",),
     ("fabric.task_pool",),
     ("fabric.runs",),
     ("fabric.pool_results",),

@@ -115,36 +115,47 @@ def test_of_a_worker_nothing_is_known_of_one_task_is_ahead() -> None:
     assert Pace(0.002).limit == 1
 
 
+def paced(task_seconds: float, late: float = 0.0, rounds: int = 12) -> Pace:
+    """Return the pace of a worker after so many rounds; its replies take `late` seconds, in which it waits."""
+    pace, now, waited = Pace(0.002), 100.0, 5.0
+    pace.begin(now, waited)
+    for _ in range(rounds):
+        now += task_seconds * pace.limit + late
+        waited += late
+        pace.observe(pace.limit, now, waited)
+    return pace
+
+
 def test_quick_tasks_open_the_window_step_by_step() -> None:
-    pace, now = Pace(0.002), 0.0
-    pace.begin(now)
-    limits = []
-    for _ in range(10):
-        now += 2e-6 * pace.limit
-        pace.observe(pace.limit, now)
-        limits.append(pace.limit)
-    assert limits[0] == 4
-    assert limits == sorted(limits)
-    assert limits[-1] == pytest.approx(1000, rel=0.1)
+    assert [paced(2e-6, rounds=n).limit for n in (0, 1, 2, 3)] == [1, 4, 16, 64]
+    assert paced(2e-6).limit == pytest.approx(1000, rel=0.1)
 
 
-def test_one_slow_answer_closes_it() -> None:
-    pace = Pace(0.002)
-    pace.begin(0.0)
-    for i in range(1, 10):
-        pace.observe(100, i * 2e-4)
-    assert pace.limit > 500
-    pace.observe(1, 1.0)
+def test_messages_that_take_long_do_not_close_it() -> None:
+    assert paced(2e-6, late=0.005).limit == pytest.approx(1000, rel=0.1)
+
+
+def test_long_tasks_go_one_by_one() -> None:
+    assert paced(0.01).limit == 1
+    assert paced(0.0009).limit == 2
+
+
+def test_slow_answers_close_it_at_once() -> None:
+    pace = paced(2e-6)
+    pace.observe(1, 200.0, 5.0)
     assert pace.limit == 1
 
 
-@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(0, 10)), max_size=30))
-def test_there_is_always_room_for_one_and_never_for_more_than_a_thousand(steps: list[tuple[int, float]]) -> None:
-    pace, now = Pace(0.002), 0.0
-    pace.begin(now)
-    for count, elapsed in steps:
+@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(0, 10), st.floats(-1, 10)), max_size=30))
+def test_there_is_always_room_for_one_and_never_for_more_than_a_thousand(
+    steps: list[tuple[int, float, float]],
+) -> None:
+    pace, now, waited = Pace(0.002), 0.0, 0.0
+    pace.begin(now, waited)
+    for count, elapsed, idle in steps:
         now += elapsed
-        pace.observe(count, now)
+        waited = max(0.0, waited + idle)  # it begins anew with a successor
+        pace.observe(count, now, waited)
         assert 1 <= pace.limit <= 1024
     pace.forget()
     assert pace.limit == 1
