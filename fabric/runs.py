@@ -132,7 +132,7 @@ class Run:
         except EncodingError as error:
             self._came(piece, None, error)
             return
-        self._sizer.weigh(len(piece.items), len(task.data))
+        self._sizer.weigh(len(piece.items), task.size)
         self._tasks[task] = None
         task.follow(piece.came)
 

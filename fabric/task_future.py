@@ -88,6 +88,8 @@ class TaskFuture(Future[Any]):
     call: Any = None  # what is to be encoded when it is sent, because it is large; None: `data` is it
     data: Data = b""
     encoding = 0
+    size = 0  # bytes of a chunk's pickle
+    returned = 0  # times that a worker took it for withdrawn after its predecessor had died of it
     function: Any = None  # what it calls: for errors, that they can name it
     follower: Callable[["TaskFuture"], None] | None = None  # told in the draining thread when it is done
 

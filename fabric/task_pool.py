@@ -23,16 +23,17 @@ from typing import Any
 
 from fabric.callables import FunctionCache
 from fabric.codec import dump_pickle
-from fabric.errors import EncodingError, FabricError, MessageTooLargeError
+from fabric.errors import EncodingError, FabricError, MessageTooLargeError, PoisonMessageError
 from fabric.messages import PICKLE
-from fabric.pending import NO_REPLIES, Finish, Replied, deadline_of
-from fabric.seat import Seat
+from fabric.pending import NO_REPLIES, Failed, Finish, Replied, deadline_of
+from fabric.seat import Outcome, Seat
 from fabric.steward import Steward
 from fabric.task_crew import TaskCrew
 from fabric.task_endings import Endings, Run, run_callbacks
 from fabric.task_errors import outcome
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
 from fabric.task_queue import TaskQueue
+from fabric.task_runner import Withdrawn
 from fabric.task_settings import PoolSettings
 
 _LOOK_EACH = 32  # submissions: then replies are drained, which makes room for what waits
@@ -116,7 +117,8 @@ class TaskPool(Endings):
                 data = dump_pickle(call)
         else:
             data = dump_pickle(call)
-        if len(data) >= self._large_from:
+        future.size = len(data)
+        if future.size >= self._large_from:
             future.call = call
         else:
             future.data, future.encoding = data, PICKLE
@@ -230,6 +232,8 @@ class TaskPool(Endings):
             if len(found) < len(replies.bodies):
                 self.late += len(replies.bodies) - len(found)
                 self.crew.forget_withdrawal(seat)
+            if any(type(body) is Withdrawn for _, body in found):
+                found = self._without_withdrawn(found)
             found = [row for row in found if self.claim(row[0])]
             self._patience = 0
             if self.queue.count:
@@ -242,6 +246,23 @@ class TaskPool(Endings):
         ]
         called = self.settle(rows)
         return (lambda: run_callbacks(called)) if called else None
+
+    def _without_withdrawn(self, found: list[Outcome]) -> list[Outcome]:
+        """Have tasks run again that a worker took for withdrawn, and that were not. With the lock held.
+
+        What is taken back lies behind the task in hand. If its worker dies of that one, the successor comes to it
+        with no way to tell it from those behind it.
+        """
+        kept: list[Outcome] = []
+        for task, body in found:
+            if type(body) is Withdrawn:
+                task.returned += 1
+                if task.returned < self.settings.config.max_attempts:
+                    self.take_back([task])
+                    continue
+                body = Failed(PoisonMessageError("it", task.returned))
+            kept.append((task, body))
+        return kept
 
     # Waiting.
 

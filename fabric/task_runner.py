@@ -35,6 +35,10 @@ class Outcomes(NamedTuple):
     seconds: float
 
 
+class Withdrawn(NamedTuple):
+    """Says that a task was not run, because the worker takes it for one that was taken back."""
+
+
 class Setup(NamedTuple):
     """What a worker does before its first task."""
 
@@ -57,9 +61,9 @@ class TaskRunner(Agent):
         self._withdrawn = self._host.withdrawn
 
     def on_message(self, body: Any) -> Any:
-        """Run one task, or a chunk of them; nothing, where it was taken back to be run by another worker."""
+        """Run one task, or a chunk of them; not one that was taken back to be run by another worker."""
         if self._withdrawn[0] and self._host.is_withdrawn:
-            return None
+            return Withdrawn()
         function = body[0]
         if type(function) is bytes:
             function = self._functions.get(function) or self._load(function)

@@ -159,3 +159,12 @@ def make_generator() -> Any:
 def fail_unpicklably() -> None:
     """Raise an exception that cannot be pickled."""
     raise ValueError(make_generator())
+
+
+def work_then_die_once(path: str, seconds: float) -> str:
+    """Work for a while and end the worker at the first try, and return "survived" at the second."""
+    if not os.path.exists(path):
+        Path(path).touch()
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"

@@ -348,6 +348,17 @@ def test_a_killed_worker_takes_only_its_task_which_is_run_again(executor: Execut
     assert [future.result(DEADLINE) for future in others] == list(range(500))
 
 
+def test_a_task_that_dies_when_what_was_behind_it_has_been_taken_back_is_run_again(tmp_path: Path) -> None:
+    with Executor(2) as executor:
+        for i in range(5):
+            quick = [executor.submit(work.echo, k) for k in range(1_000)]  # workers get many ahead
+            assert [future.result(DEADLINE) for future in quick] == list(range(1_000))
+            long = executor.submit(work.work_then_die_once, str(tmp_path / f"{i}"), 0.1)
+            behind = [executor.submit(work.echo, k) for k in range(200)]
+            assert [future.result(DEADLINE) for future in behind] == list(range(200))
+            assert long.result(DEADLINE) == "survived"
+
+
 def test_a_task_that_kills_its_workers_is_put_aside(executor: Executor) -> None:
     others = [executor.submit(work.echo, i) for i in range(100)]
     with pytest.raises(PoisonMessageError, match="die") as caught:
