@@ -210,7 +210,7 @@ class Pool:
         """End all workers now, with what they have in hand, and wait until they have ended. Safe to call twice."""
         self._state = TERMINATE
         _terminate(self._tasks)
-        self._tasks.join()
+        self._join()
 
     def join(self) -> None:
         """Wait until the workers have left, after `close` or `terminate`.
@@ -220,7 +220,11 @@ class Pool:
         """
         if self._state == RUN:
             raise ValueError("Pool is still running")
+        self._join()
+
+    def _join(self) -> None:
         self._tasks.join()
+        len(self._workers)  # it looks, and lets go of processes that have ended
 
     def __enter__(self) -> "Pool":
         self._check_running()
