@@ -147,6 +147,23 @@ class Promiser(Agent):
         return len(body)
 
 
+class Delayer(Agent):
+    """Tells a witness of what it is sent, and answers when it is told to."""
+
+    def __init__(self, witness: Any) -> None:
+        self._witness = witness
+        self._handles: list[Any] = []
+
+    def on_message(self, body: str) -> None:
+        if body == "answer":
+            handles, self._handles = self._handles, []
+            for handle in handles:
+                handle.reply("at last")
+            return
+        self.context.tell(self._witness, body)
+        self._handles.append(self.context.reply_later())
+
+
 class Asker(Agent):
     """Asks another agent, one question after the other, and answers with its answers."""
 

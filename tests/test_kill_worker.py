@@ -6,6 +6,7 @@
 See tests/store_trap.py for the moments, and for the seed that chooses some of them.
 """
 
+import contextlib
 import itertools
 import os
 import platform
@@ -19,7 +20,20 @@ import pytest
 
 from fabric import Fabric, FabricConfig, WorkerLostError
 from tests.agents import Echo, Gate
-from tests.store_trap import A_FEW, ALL, NEVER, SOURCE, Asker, Keeper, Promiser, Trapped, Witness, compiled, sample
+from tests.store_trap import (
+    A_FEW,
+    ALL,
+    NEVER,
+    SOURCE,
+    Asker,
+    Delayer,
+    Keeper,
+    Promiser,
+    Trapped,
+    Witness,
+    compiled,
+    sample,
+)
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the trap flag is known for x86-64 only")
 
@@ -50,6 +64,9 @@ class Working:
         self.now, self.later = fab.spawn_batch(Witness, 2, placement=1)
         self.promiser = fab.spawn_batch(Promiser, 1, placement=0, now=self.now, later=self.later)[0]
         self.promised = []
+        self.beside = fab.spawn_batch(Witness, 1, placement=1)[0]
+        self.delayer = fab.spawn_batch(Delayer, 1, placement=0, witness=self.beside)[0]
+        self.put_off = []
         self.numbers = itertools.count()
         self.told = []
 
@@ -74,6 +91,7 @@ class Working:
         assert len(set(once)) == len(once), "at most once"
         assert set(once) >= self.answered
         assert self.now.ask("all", timeout=20) == self.promised
+        assert self.beside.ask("all", timeout=20) == self.put_off
         later = self.later.ask("all", timeout=20)
         assert set(later) == set(self.promised)
         assert len(later) - len(self.promised) <= 4 * self.fab.statistics().restarts, "twice where that was being done"
@@ -133,6 +151,16 @@ def _tell_later(work):
         time.sleep(0.001)  # a poll: nobody is told of what others are sent
 
 
+def _put_off(work):
+    start = 3 * next(work.numbers)
+    work.put_off += range(start, start + 3)
+    futures = [work.delayer.submit(f"{start + i} put off") for i in range(3)]
+    work.delayer.ask("answer", timeout=20)
+    for future in futures:
+        with contextlib.suppress(WorkerLostError):
+            assert future.result(timeout=20) == "at last"
+
+
 def _spawn_and_stop(work):
     group = work.fab.spawn_batch(Echo, 3, placement=0)
     assert group.ask_all("new", timeout=20) == ["new"] * 3
@@ -160,6 +188,7 @@ ACTS = {
     "keeping state": _keep_state,
     "at most once": _at_most_once,
     "telling later": _tell_later,
+    "putting off": _put_off,
     "spawning": _spawn_and_stop,
     "answering a peer": _answer_a_peer,
     "asking a peer": _ask_a_peer,
