@@ -69,9 +69,10 @@ class Endings:
         """Complete tasks that were claimed; return those with callbacks."""
         called = []
         for task, value, error in rows:
-            follower = task.forget_call()
+            task.forget_call()
             if task.settle(value, error):
                 called.append(task)
+            follower = task.take_follower()
             if follower is not None:
                 follower(task)
         if self.closing and not self.unfinished:
@@ -109,8 +110,9 @@ class Endings:
 
     def _drop(self, tasks: list[TaskFuture]) -> None:
         for task in tasks:
-            follower = task.forget_call()
+            task.forget_call()
             task.set_cancelled()
+            follower = task.take_follower()
             if follower is not None:
                 follower(task)
         self.wake()

@@ -142,18 +142,24 @@ class TaskFuture(Future[Any]):
             return self._owner.cancel(self)
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
-    def forget_call(self) -> Callable[["TaskFuture"], None] | None:
-        """Let go of the function and its arguments; return the follower."""
+    def forget_call(self) -> None:
+        """Let go of the function and its arguments."""
         self.call = self.function = None
         self.data = b""
-        follower, self.follower = self.follower, None
+
+    def take_follower(self) -> Callable[["TaskFuture"], None] | None:
+        """Return who is to be told that the task is done: to one caller only, and None to all others."""
+        follower: Callable[[TaskFuture], None] | None = self.__dict__.pop("follower", None)
         return follower
 
     def follow(self, follower: Callable[["TaskFuture"], None]) -> None:
-        """Have this called when the task is done: ours, and quick. Now, if it is done already."""
+        """Have this called when the task is done: ours, and quick. Now, if it is done already.
+
+        Who settles the task stores its state and then takes the follower; this stores the follower and then looks at
+        the state. So one of them takes it.
+        """
         self.follower = follower
-        if self._state not in (PENDING, RUNNING) and self.follower is not None:
-            self.follower = None
+        if self._state not in (PENDING, RUNNING) and self.take_follower() is not None:
             follower(self)
 
     def cancel_waiting(self) -> None:

@@ -33,6 +33,26 @@ def task(options: TaskOptions = ORDINARY, size: int = 10, large: bool = False) -
     return made
 
 
+# Who follows a task.
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_a_follower_is_told_once_whenever_it_comes(moment: str) -> None:
+    followed, told = task(), list[TaskFuture]()
+    if moment == "before":
+        followed.follow(told.append)
+    followed.forget_call()  # as the pool settles a task: this, its state, then its follower
+    if moment == "between":
+        followed.follow(told.append)
+    followed.settle("value", None)
+    if moment == "after":
+        followed.follow(told.append)
+    follower = followed.take_follower()
+    if follower is not None:
+        follower(followed)
+    assert told == [followed]
+
+
 # The queue.
 
 
