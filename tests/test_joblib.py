@@ -203,6 +203,20 @@ def test_large_arrays_arrive_read_only_and_whole():
     assert Parallel(max_nbytes=None)(delayed(work.wrote_to)(array) for _ in range(2)) == [(True, float(1 << 18))] * 2
 
 
+def test_arrays_are_sent_as_they_are_when_the_call_begins():
+    array = np.ones(1 << 18)
+    with Parallel() as parallel:
+        for factor in (1, 2):
+            array[:] = factor
+            assert parallel(delayed(work.wrote_to)(array) for _ in range(3)) == [(False, factor * float(1 << 18))] * 3
+
+
+def test_an_array_over_a_file_is_mapped_by_the_workers(tmp_path):
+    stored = np.memmap(tmp_path / "array", "f8", "w+", shape=(1 << 18,))
+    Parallel()(delayed(work.count_up)(stored[i : i + (1 << 17)], i) for i in (0, 1 << 17))
+    assert np.array_equal(stored, np.arange(1 << 18))
+
+
 def test_workers_that_are_idle_for_long_end(own_workers):
     with parallel_config(backend="fabric", n_jobs=2, idle_worker_timeout=0.05):
         pids = Parallel()(delayed(work.pid_of)(i) for i in range(4))

@@ -85,6 +85,7 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         self._done: collections.deque[TaskFuture] = collections.deque()  # but joblib was not told yet
         self._failed: TaskFuture | None = None
         self._waiter: Waiter | None = None
+        self._lent: LentArrays | None = None
 
     # A call begins and ends.
 
@@ -129,7 +130,6 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             self.parallel = None
             raise
         self.supports_retrieve_callback = parallel.return_generator or parallel.timeout is not None
-        self._lent = LentArrays(self._workers.pool, _large_from(**options))
         self._begin()
         return n_jobs
 
@@ -158,18 +158,28 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         if ensure_ready:
             self.configure(self.parallel.n_jobs, self.parallel, **self._given)
 
+    def start_call(self) -> None:
+        """Begin with arrays as they are now: a context manager may have called before."""
+        if self._workers is not None:
+            self._lent = LentArrays(self._workers.pool, _large_from(**self._given))
+
+    def stop_call(self) -> None:
+        """Let go of the arrays that were lent."""
+        self._lent = None
+
     # Batches.
 
     def submit(self, batch: Any, callback: Callable[[Any], Any] | None = None) -> "Future[Any]":
         """Have a batch run; `callback` hears when it is done. What cannot be sent is told by the future."""
         workers = self._workers
-        assert workers is not None
+        if workers is None:  # joblib's callback came to it while the call was aborted
+            return Future()
         try:
             future = _send(workers, self._lent, batch)
         except Exception as error:  # on the future: it may be joblib's callback, in a thread of ours, that asks
             future = TaskFuture(workers.pool, workers.options)
             future.settle(None, error)
-        workers.futures[future] = callback
+        workers.add(future, callback)
         if self.supports_retrieve_callback:
             future.add_done_callback(workers.forget)
             if callback is not None:
@@ -209,8 +219,10 @@ class FabricBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         """Tell joblib of batches that are done; it sends the next ones then."""
         while self._done and self._failed is None:
             future = self._done.popleft()
-            callback = workers.futures.get(future)
-            if future.exception() is not None:
+            if future not in workers.futures:  # of a call before, that was aborted
+                continue
+            callback = workers.futures[future]
+            if future.cancelled() or future.exception() is not None:
                 self._failed = future
             elif callback is not None:
                 callback(future)
@@ -266,12 +278,12 @@ def _large_from(max_nbytes: int | None = _ONE_MIB, mmap_mode: str | None = "r", 
     return math.inf if max_nbytes is None or mmap_mode != "r" else max_nbytes
 
 
-def _send(workers: Lease, lent: LentArrays, batch: Any) -> TaskFuture:
+def _send(workers: Lease, lent: LentArrays | None, batch: Any) -> TaskFuture:
     pool, large = workers.pool, False
     try:
         calls = []
         for function, *given in batch.items:
-            args, kwargs, lends = lent.lend(*given)
+            args, kwargs, lends = (*given, False) if lent is None else lent.lend(*given)
             calls.append((pool.functions.dump(function) or function, args, kwargs))
             large = large or lends
         call: Any = (pool.functions.dump(_run_batch), (calls, batch._backend, batch._n_jobs), {})

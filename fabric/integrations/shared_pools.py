@@ -47,11 +47,20 @@ class Lease:
         self.futures: dict[TaskFuture, Callable[[Any], Any] | None] = {}  # not done yet: and who is told then
         self._keeper = keeper
         self._kept: _Kept | None = kept
+        self._aborted = False
+
+    def add(self, future: TaskFuture, callback: Callable[[Any], Any] | None) -> None:
+        """Take note of a future; `callback` is for who looks into `futures`."""
+        self.futures[future] = callback
+        if self._aborted:  # meanwhile, by another thread
+            self.abort()
 
     def abort(self) -> None:
         """Stop what this call has the workers do; those of other calls do not notice."""
-        while self.futures:
-            self.futures.popitem()[0].cancel()
+        self._aborted = True
+        for future in list(self.futures):
+            self.forget(future)
+            future.cancel()
 
     def forget(self, future: Any) -> None:
         """Let go of a future: it is done."""
