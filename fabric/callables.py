@@ -12,7 +12,7 @@ The worker keeps what it unpickled by these bytes (fabric.task_runner).
 import pickle
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from fabric.codec import dump_pickle
 
@@ -52,11 +52,23 @@ class FunctionCache:
             found = _facts_of(function)
             if found is None:
                 return None
-            data, facts = dump_pickle(function), found
+            data, facts = dump_pickle(Located(function, function.__code__.co_filename)), found
         while len(self._known) >= _KEPT:
             self._known.pop(next(iter(self._known)), None)
         self._known[function] = data, facts
         return data
+
+
+class Located(NamedTuple):
+    """A function by value, and the file it is from, which cloudpickle leaves out: tracebacks are to show its lines."""
+
+    function: Any  # types.FunctionType, which mypy takes for a method here
+    filename: str
+
+    def there(self) -> Any:
+        """Return the function, as from its file."""
+        self.function.__code__ = self.function.__code__.replace(co_filename=self.filename)
+        return self.function
 
 
 def _is_importable(thing: Any) -> bool:

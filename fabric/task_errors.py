@@ -65,13 +65,19 @@ def _remote(text: str) -> BaseException:
 def broken(error: BaseException | None, name: str) -> BaseException:
     """Return an error of the fabric's as one that is a BrokenProcessPool too, and names the task."""
     if isinstance(error, WorkerLostError):
-        during = f"the task {name}" + (f" ({error.message})" if error.message else "")
+        during = _in_words_of_tasks(error.message, name)
         return _noted(BrokenWorkerLostError(error.worker, error.pid, error.exitcode, during), error)
     if isinstance(error, PoisonMessageError):
-        return _noted(BrokenPoisonMessageError(f"the task {name}: {error.message}", error.attempts), error)
+        return _noted(BrokenPoisonMessageError(_in_words_of_tasks(error.message, name), error.attempts), error)
     if isinstance(error, FabricError):
         return BrokenProcessPool(f"the task {name} is lost: {error}")
     return error or BrokenProcessPool(f"the task {name} is lost")
+
+
+def _in_words_of_tasks(message: str, name: str) -> str:
+    """Name the task where an error says "a message asked of agent 3 (last: ...)": whose task it is knows no agents."""
+    _, bracket, rest = message.partition(" (")
+    return f"the task {name}{bracket}{rest}"
 
 
 def _like(kind: Any, error: BaseException, text: str) -> BaseException:

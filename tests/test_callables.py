@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fabric.callables import FunctionCache
+from fabric.callables import FunctionCache, Located
 from tests import task_functions as work
 
 
@@ -20,6 +20,13 @@ def in_main(source: str, name: str) -> Any:
     function = getattr(module, name)
     function.__module__ = "__main__"
     return function
+
+
+def loaded(data: bytes | None) -> Any:
+    """Return the function, as a worker has it."""
+    assert data is not None
+    function = pickle.loads(data)
+    return function.there() if type(function) is Located else function
 
 
 def test_an_importable_function_goes_by_name_and_is_pickled_once() -> None:
@@ -50,7 +57,7 @@ def test_a_closure_over_constants_is_pickled_once_while_they_are_the_same() -> N
     again = cache.dump(scaled)
     assert again is not None
     assert again is not data
-    assert pickle.loads(again)(5) == 15
+    assert loaded(again)(5) == 15
 
 
 def test_a_closure_over_what_may_change_is_pickled_each_time() -> None:
@@ -65,11 +72,11 @@ def test_a_function_of_a_script_follows_its_globals() -> None:
     data = cache.dump(function)
     assert data is not None
     assert cache.dump(function) is data
-    assert pickle.loads(data)(2.5) == 4
+    assert loaded(data)(2.5) == 4
     function.__globals__["scale"] = 10  # of the helper
     changed = cache.dump(function)
     assert changed is not None
-    assert pickle.loads(changed)(2.5) == 20
+    assert loaded(changed)(2.5) == 20
     function.__globals__["scale"] = [10]
     assert cache.dump(function) is None
 
@@ -77,11 +84,11 @@ def test_a_function_of_a_script_follows_its_globals() -> None:
 def test_new_code_or_defaults_are_seen() -> None:
     function = in_main("def f(x, y=1): return x + y", "f")
     cache = FunctionCache()
-    assert pickle.loads(cache.dump(function) or b"")(1) == 2
+    assert loaded(cache.dump(function))(1) == 2
     function.__defaults__ = (5,)
-    assert pickle.loads(cache.dump(function) or b"")(1) == 6
+    assert loaded(cache.dump(function))(1) == 6
     function.__code__ = in_main("def f(x, y=1): return x * 100", "f").__code__
-    assert pickle.loads(cache.dump(function) or b"")(1) == 100
+    assert loaded(cache.dump(function))(1) == 100
 
 
 def test_a_class_of_a_script_is_not_held_to_stay_as_it_is() -> None:
@@ -102,12 +109,17 @@ def test_a_function_that_calls_itself_is_pickled_once() -> None:
     data = cache.dump(factorial)
     assert data is not None
     assert cache.dump(factorial) is data
-    assert pickle.loads(data)(5) == 120
+    assert loaded(data)(5) == 120
 
 
 def test_only_so_many_are_kept() -> None:
     cache = FunctionCache()
     functions = [in_main(f"def f(): return {i}", "f") for i in range(300)]
     for i, function in enumerate(functions):
-        assert pickle.loads(cache.dump(function) or b"")() == i
+        assert loaded(cache.dump(function))() == i
     assert len(cache._known) <= 128
+
+
+def test_a_function_by_value_keeps_the_name_of_its_file() -> None:
+    function = lambda x: x + 1  # noqa: E731
+    assert loaded(FunctionCache().dump(function)).__code__.co_filename == __file__

@@ -42,7 +42,15 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ),
     ("fabric.segment", "fabric.codec", "fabric.wire", "fabric.statistics"),
     ("fabric.arena", "fabric.views"),
-    ("fabric.channel", "fabric.inheriting", "fabric.large", "fabric.loans", "fabric.agent", "fabric.flow"),
+    (
+        "fabric.callables",
+        "fabric.channel",
+        "fabric.inheriting",
+        "fabric.large",
+        "fabric.loans",
+        "fabric.agent",
+        "fabric.flow",
+    ),
     (
         "fabric.array_agents",
         "fabric.chunks",
@@ -66,7 +74,6 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     (
         "fabric.workers.vault",
         "fabric.queue_holder",
-        "fabric.callables",
         "fabric.task_runner",
         "fabric.pace",
         "fabric.chunking",
