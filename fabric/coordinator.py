@@ -83,6 +83,7 @@ class Fabric(ArraySpawner):
         cores = usable_cpus()
         count, max_workers = self.config.worker_counts(cores)
         self._closed = True  # until all of it stands
+        self._tells_dropped = True  # log what was not handled, when this is closed
         self._final: Statistics | None = None
         self._closing = threading.Lock()
         admit_lanes(count, self.config.lane_bytes)
@@ -96,7 +97,6 @@ class Fabric(ArraySpawner):
                 raise FabricError(f"the fabric cannot be started: {error.strerror}{advice(error)}") from error
             raise
         self._closed = False
-        self._tells_dropped = True  # log what was not handled, when this is closed
         self._terminable = handle_sigterm()
         _fabrics.add(self)
 
