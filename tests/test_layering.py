@@ -124,6 +124,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.pool_results",),
     ("fabric.mapping",),
     ("fabric.executor",),
+    ("fabric.integrations.shared_pools", "fabric.integrations.lent_arrays"),
     ("fabric.pool",),
     ("fabric.inline_host",),
     ("fabric.inline",),
