@@ -35,6 +35,9 @@ class FabricConfig:
     workers: int | None = None
     max_workers: int | None = None
     start_method: Literal["forkserver", "spawn"] = "forkserver"
+    # What the fork server imports beside numpy: workers have it from their start. What cannot be imported is left
+    # to the workers. Nothing that starts threads: they make forking unsafe.
+    preload: tuple[str, ...] = ()
     # Of BLAS and OpenMP. None: the CPUs divided by max_workers or else workers, unless the environment says otherwise
     # (OMP_NUM_THREADS and the like); a number overrules that; 0: as they come.
     threads_per_worker: int | None = None
@@ -244,6 +247,12 @@ _CHECKS: dict[str, _Check] = {
     "workers": _optional(_whole(1, _MOST_WORKERS)),
     "max_workers": _optional(_whole(1, _MOST_WORKERS)),
     "start_method": _one_of("forkserver", "spawn"),
+    "preload": _rule(
+        tuple,
+        "a tuple of names of modules",
+        lambda value: all(isinstance(name, str) for name in value),
+        'name them as in ("scipy.signal",)',
+    ),
     "threads_per_worker": _optional(_whole(0)),
     "forward_logs": _FLAG,
     "capture_output": _FLAG,

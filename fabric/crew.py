@@ -291,7 +291,7 @@ class Crew:
             sys_path=[entry or os.getcwd() for entry in sys.path],
             argv=sys.argv[:1],
             warning_filters=list(warnings.filters),
-            preload=[name for name in ("numpy",) if name in sys.modules],
+            preload=[*(name for name in ("numpy",) if name in sys.modules), *self._config.preload],
             log_levels=coordinator_levels(),
         )
 

@@ -18,6 +18,13 @@ class Echo(Agent):
         return body
 
 
+class Imported(Agent):
+    """Says which of these modules its worker has imported."""
+
+    def on_message(self, names):
+        return [name in sys.modules for name in names]
+
+
 class Counter(Agent):
     """Adds what it is sent."""
 

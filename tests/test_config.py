@@ -31,7 +31,7 @@ MAYBE_ZERO = ["spin_us", "publish_after_us", "arena_timeout"]
 CHOICES = ["start_method", "encoding", "on_crash"]
 FLAGS = ["forward_logs", "capture_output", "allow_pickle", "drain"]
 OPTIONAL = ["workers", "max_workers", "threads_per_worker", "handler_timeout", "stopped_timeout"]
-ALL = [*WHOLE, *POWERS_OF_TWO, "arena_bytes", "snapshot_every", *DURATIONS, *MAYBE_ZERO, *CHOICES, *FLAGS]
+ALL = [*WHOLE, *POWERS_OF_TWO, "arena_bytes", "snapshot_every", "preload", *DURATIONS, *MAYBE_ZERO, *CHOICES, *FLAGS]
 
 
 def write(folder, **files):
@@ -162,6 +162,12 @@ def test_a_choice_that_is_not_offered_is_refused_with_those_that_are(name):
         FabricConfig(**{name: "fork"})
     with pytest.raises(TypeError, match=rf"^{name}=1 "):
         FabricConfig(**{name: 1})
+
+
+@pytest.mark.parametrize(("value", "error"), [("numpy", TypeError), (["numpy"], TypeError), ((1,), ValueError)])
+def test_what_is_preloaded_is_a_tuple_of_names(value, error):
+    with pytest.raises(error, match=r"preload=.* a tuple of names of modules"):
+        FabricConfig(preload=value)
 
 
 @pytest.mark.parametrize("name", FLAGS)

@@ -10,7 +10,7 @@ import pytest
 from fabric import Fabric, FabricError
 from fabric.wire import receive_frame, send_frame
 from fabric.workers.forkserver import ForkServer
-from tests.agents import Echo
+from tests.agents import Echo, Imported
 from tests.crash_agents import DiesOnce
 
 PATIENCE = 30
@@ -96,6 +96,12 @@ def test_resize_says_that_a_worker_cannot_be_started_and_the_others_go_on(monkey
         assert echo.ask("hello") == "hello"
         fab.resize(2)
         assert fab.spawn_batch(Echo, 4).ask_all("all of them") == ["all of them"] * 4
+
+
+def test_workers_have_what_is_preloaded_and_do_without_what_cannot_be():
+    with Fabric(workers=1, preload=("colorsys", "no.such.module")) as fab:
+        imported = fab.spawn_batch(Imported, 1)[0]
+        assert imported.ask(["colorsys", "chunk"]) == [True, False]
 
 
 def _until(reached):

@@ -1,4 +1,4 @@
-"""Import in the fork server what the coordinator has imported, so that workers need not each do it again.
+"""Import in the fork server numpy, if the coordinator has, and what it was told, so that workers need not do it again.
 
     fork server: numpy with one BLAS thread  ──fork──▶  worker: as many as its environment says
 
@@ -44,6 +44,6 @@ def settle_threads() -> None:
 def _imported(module: str) -> bool:
     try:
         __import__(module)
-    except ImportError:  # not to be had here: whoever needs it will say so
+    except Exception:  # not to be had here: whoever needs it will say so
         return False
     return True

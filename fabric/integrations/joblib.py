@@ -19,6 +19,7 @@ import math
 import os
 import pickle
 import resource
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -254,6 +255,7 @@ def _settings(
     if threads is not None:
         options["threads_per_worker"] = threads
     options.setdefault("arena_bytes", _arena_bytes(n_jobs))
+    options.setdefault("preload", (__name__, *sorted(name for name in sys.modules if name.startswith("sklearn."))))
     return PoolSettings(
         max_workers=n_jobs,
         initializer=_begin_worker,
