@@ -13,28 +13,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 
+from fabric.blame import Blame
 from fabric.channel import Receiver
 from fabric.config import FabricConfig, usable_cpus
 from fabric.counters import CLOSING, LEFT, PID
 from fabric.crew import Crew, Death, Worker
 from fabric.directory import Directory
 from fabric.ending import Ender, Ending
-from fabric.errors import ClosedError, FabricError, PoisonMessageError, WorkerLostError
+from fabric.errors import ClosedError, FabricError, WorkerLostError
 from fabric.guarded_log import GuardedLogger
 from fabric.hangs import HangWatch, Sighting
 from fabric.mending import GARBLED, is_garbled, mender
 from fabric.messages import (
     COORDINATOR,
-    ENCODINGS,
     SHUTDOWN,
-    BarOrder,
-    DeadLetter,
     SkipOrder,
     TakeOverOrder,
-    show,
 )
 from fabric.pending import One
-from fabric.postmortem import Victim, died_making, died_unclear, examine, in_hand, is_stopped
+from fabric.postmortem import died_unclear, examine, in_hand, is_stopped
 from fabric.restart import GiveUp, RestartPolicy
 from fabric.salvage import empty_lanes
 from fabric.segment import Segment
@@ -43,7 +40,6 @@ from fabric.switchboard import Switchboard
 from fabric.unasked import Unasked
 
 _log = GuardedLogger("fabric")
-_MAKING = -1  # in place of a lane, where agents are blamed
 _AGAIN = 0.1  # seconds until something is tried again for which the machine had no room
 _NO_ROOM_LOOK = 0.01  # seconds until it is looked whether a full lane takes an order now
 _START_PATIENCE = 60.0  # seconds until a worker that has not started is given up; a loaded machine is slow
@@ -70,9 +66,7 @@ class Supervisor:
         self._policies: dict[int, RestartPolicy] = {}
         self._progress: dict[int, int] = {}
         self._segment = segment
-        self._strikes: dict[int, dict[tuple[int, int], int]] = {}  # slot: (lane, position) of a message: workers
-        self._skips: dict[int, list[SkipOrder]] = {}
-        self._bars: dict[int, list[BarOrder]] = {}
+        self._blame = Blame(segment, unasked, config.max_attempts)
         self._spawner: Spawner | None = None
         self._dismissed = False  # no worker is started any more
         self._going: set[int] = set()  # sent away, and not seen dead yet
@@ -239,7 +233,7 @@ class Supervisor:
         if unclear:
             self._careful.add(death.slot)
         if begun:
-            self._blame_agent(death)
+            self._blame.agent(death)
         decision = policy.died(time.monotonic(), unclear or progress != self._progress[death.slot])
         self._progress[death.slot] = progress
         victim = examine(self._segment, death.slot) if begun else None
@@ -251,7 +245,8 @@ class Supervisor:
             _log.warning("%s", error)
         if victim is not None:
             self.redelivered += victim.again
-            self._blame(death, victim, error, why)
+            assert self._spawner is not None
+            self._blame.message(death, victim, error, why, self._spawner.runs_once(victim.target))
         if isinstance(decision, GiveUp):
             self._give_up(death.slot, error, decision.reason)
             self._tell_watchers(death.slot, error, given_up=True)
@@ -280,7 +275,7 @@ class Supervisor:
         """Start the successor of a worker that we killed for the message it had in hand."""
         victim = ending.victim
         error = WorkerLostError(death.slot, death.pid, death.exitcode, f"{victim} ({ending.why})")
-        self._skip(
+        self._blame.skip(
             death.slot, SkipOrder(victim.lane, victim.position, error)
         )  # first: whatever fails, it is not retried
         _log.info("%s", error)
@@ -317,55 +312,6 @@ class Supervisor:
         """Had this worker taken over its slot? Else what lies there is its predecessor's, which has been looked at."""
         return self._segment.counters_of(death.slot)[PID] == death.pid != 0
 
-    def _blame(self, death: Death, victim: Victim, error: WorkerLostError, why: str) -> None:
-        """Note that a message killed a worker; see to it that it is not tried for ever."""
-        slot, where = death.slot, (victim.lane, victim.position)
-        strikes = self._strikes.get(slot, {}).get(where, 0) + 1
-        self._strikes[slot] = {where: strikes}  # what it had in hand before is done, or it could not have this
-        assert self._spawner is not None
-        if self._spawner.runs_once(victim.target):
-            verdict: FabricError = error
-        elif strikes >= self._config.max_attempts:
-            how = why or error.signal_name or f"exit code {error.exitcode}"
-            verdict = PoisonMessageError(f"{victim} (last: {how}, worker {slot}, pid {error.pid})", strikes)
-        else:
-            return
-        del self._strikes[slot]
-        self._put_aside(death, victim, verdict, error.signal_name)
-        self._skip(slot, SkipOrder(victim.lane, victim.position, verdict))
-
-    def _skip(self, slot: int, order: SkipOrder) -> None:
-        """Have the successors in a slot not handle a message; forget those that are behind them."""
-        skips = self._skips.setdefault(slot, [])
-        skips[:] = [skip for skip in skips if skip.position >= self._segment.head_of(slot, skip.lane)]
-        skips.append(order)
-
-    def _blame_agent(self, death: Death) -> None:
-        """Note that making an agent killed a worker; see to it that it is not tried for ever."""
-        address = died_making(self._segment, death.slot)
-        if address == 0:
-            return
-        where = (_MAKING, address)
-        strikes = self._strikes.get(death.slot, {}).get(where, 0) + 1
-        self._strikes[death.slot] = {where: strikes}
-        if strikes < self._config.max_attempts:
-            return
-        error = WorkerLostError(death.slot, death.pid, death.exitcode)
-        how = error.signal_name or f"exit code {error.exitcode}"
-        verdict = PoisonMessageError(f"making {show(address)} (last: {how}, worker {death.slot})", strikes)
-        del self._strikes[death.slot]
-        self._bars.setdefault(death.slot, []).append(BarOrder(address, verdict))
-
-    def _put_aside(self, death: Death, victim: Victim, verdict: FabricError, signal_name: str) -> None:
-        """Keep the message that will not be tried again, with what is known of the death."""
-        told = victim.correlation == 0
-        if not told and isinstance(verdict, WorkerLostError):
-            return  # the one who asked is told, and may well ask again
-        encoding = ENCODINGS.get(victim.encoding, str(victim.encoding))
-        evidence = (victim.body, encoding, signal_name, death.stack)
-        letter = DeadLetter(victim.target, victim.sender, verdict, time.monotonic(), *evidence, victim.buffers)
-        self._unasked.put_aside(letter, told)
-
     def _succeed(self, slot: int) -> None:
         if slot in self._going:  # sent away while nobody was there, to hear that and to leave
             self._worker_died(Death(slot, 0, None, "it was sent away before it was started again"))
@@ -375,8 +321,7 @@ class Supervisor:
             return
         try:
             take_over = TakeOverOrder(0, self._died_ns.get(slot, 0), slot in self._careful)
-            learnt = [*self._skips.get(slot, []), *self._bars.get(slot, [])]
-            self.crew.start(slot, [take_over, *learnt, *self._spawner.orders_of(slot)])
+            self.crew.start(slot, [take_over, *self._blame.learnt(slot), *self._spawner.orders_of(slot)])
         except Exception as error:  # no memory for the orders: to be tried again as if it had died
             self._worker_died(Death(slot, 0, None, f"{type(error).__name__}: {error}"))
 

@@ -103,6 +103,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.workers.recovery",
         "fabric.replies",
         "fabric.salvage",
+        "fabric.blame",
         "fabric.ending",
         "fabric.mending",
     ),
@@ -130,7 +131,6 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.inline",),
     ("fabric.testing",),
     ("fabric.workers.__main__", "fabric"),  # `fabric` is the list of public names
-    ("fabric.integrations.lent_arrays", "fabric.integrations.shared_pools"),
     ("fabric.demo", "fabric.demo_output", "fabric.doctor", "fabric.integrations.*"),
     ("fabric.demo_run",),
     ("fabric.__main__",),
