@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -239,3 +240,25 @@ def test_a_program_without_a_guard_ends_though_workers_are_kept(tmp_path):
         [sys.executable, "-W", "error", "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 4, 9]\n", "")
+
+
+BLOCKED = """
+import sys, joblib
+from fabric.integrations import joblib as integration
+from tests import neighbour_functions as work
+integration.register(make_default=True)
+joblib.Parallel(n_jobs=2)(joblib.delayed(work.say_and_block)(sys.argv[1], f"task-{i}") for i in range(2))
+"""
+
+
+def test_ctrl_c_ends_a_call_and_what_it_runs(tmp_path):
+    command = [sys.executable, "-c", BLOCKED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        wait_until(lambda: (tmp_path / "task-0").exists() and (tmp_path / "task-1").exists())
+        pids = [int((tmp_path / f"task-{i}").read_text()) for i in range(2)]
+        program.send_signal(signal.SIGINT)
+        errors = program.communicate(timeout=30)[1]
+    assert program.returncode == -signal.SIGINT
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert "Traceback" in errors.splitlines()[0], "nothing else is said"
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
