@@ -12,6 +12,7 @@ from typing import Any
 from fabric._native import ffi, lib
 
 PAGE_BYTES = 4096  # FAB_PAGE
+_UNKNOWN = 2**64 - 1
 
 
 def address_of(buffer: Any) -> int:
@@ -44,6 +45,12 @@ class Pages:
         False: the kernel refused, and the bytes there cannot be relied on any more.
         """
         return bool(lib.fab_view_renew(self.pagemap, self._base + offset, size) == 0)
+
+
+def page_faults() -> int:
+    """Return how many page faults this process has had; -1 when that cannot be known."""
+    count = int(lib.fab_view_faults())
+    return -1 if count == _UNKNOWN else count
 
 
 def pages_apart(descriptor: int, offset: int, size: int, gone: Callable[[], None]) -> Any:

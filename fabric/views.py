@@ -21,7 +21,7 @@ from fabric.errors import EncodingError
 from fabric.lending import Receipts
 from fabric.looks import Looks
 from fabric.parcel import READ_ONLY, Entry
-from fabric.private import PAGE_BYTES, Pages, pages_apart
+from fabric.private import PAGE_BYTES, Pages, page_faults, pages_apart
 from fabric.segment import Segment
 
 _WORTH_A_MAPPING = 256 << 10  # bytes: up to here a copy takes less time than mapping and faults
@@ -70,7 +70,7 @@ class Views:
         at = self._segment.layout.arena_range(owner)[0] + entry.offset
         pages = at // PAGE_BYTES, (at + entry.bytes - 1) // PAGE_BYTES
         if self._looks.add(*pages, bool(entry.flags & READ_ONLY)):
-            gone = functools.partial(self._gone, (owner, entry.loan, end, serial), pages)
+            gone = functools.partial(self._gone, (owner, entry.loan, end, serial), pages, page_faults())
             return memoryview(self._pages.view(at, entry.bytes, gone))
         if entry.bytes >= _WORTH_A_MAPPING:
             apart = pages_apart(
@@ -101,13 +101,19 @@ class Views:
             os.close(self._pagemap)
             self._pagemap = -1
 
-    def _gone(self, taken: tuple[int, int, int, int], pages: tuple[int, int]) -> None:
-        """Nobody looks at it any more. In whichever thread; in a forked child it is not ours to say."""
+    def _gone(self, taken: tuple[int, int, int, int], pages: tuple[int, int], faults: int) -> None:
+        """Nobody looks at it any more. In whichever thread; in a forked child it is not ours to say.
+
+        `faults` are those of this process when it was taken, its pages being as sent. None since: they still are.
+        """
         mapping = self._pages
         if os.getpid() != self._pid or mapping is None:
             return
         first, last = pages
-        if mapping.renew(first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES):  # else it is never used again
+        unwritten = faults >= 0 and page_faults() == faults
+        if unwritten or mapping.renew(
+            first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES
+        ):  # else it is never used again
             self._looks.remove(first)  # not before: what others come to write there must not be dropped
             self._give_back(*taken)
 

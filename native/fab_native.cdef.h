@@ -210,6 +210,7 @@ void fab_loan_keep_only(struct fab_peer *peer, const uint64_t *loans, uint32_t c
 
 /* private views */
 int fab_view_renew(int pagemap, uint8_t *at, uint64_t bytes);
+uint64_t fab_view_faults(void);
 void *fab_view_map(int segment, uint64_t offset, uint64_t bytes);
 void fab_view_unmap(void *at, uint64_t bytes);
 

@@ -7,7 +7,8 @@
  *   private mapping    | . | B | . | . |        b was written to here: its page is the receiver's own
  *   fab_view_renew     | . | . | . | . |        before the block is used again, B is dropped
  *
- * Dropping all pages of 8 MB costs 0.32 ms, and faults when they are next read; to ask which are ours 0.05.
+ * Dropping all pages of 8 MB costs 0.32 ms, and faults when they are next read; to ask which are ours 0.07. Nor is
+ * that needed where this process had no page fault since it began to look: the first write to a page is one.
  */
 #ifndef FAB_VIEW_H
 #define FAB_VIEW_H
@@ -16,6 +17,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define FAB_VIEW_PAGES 512u /* looked at in one read */
@@ -56,6 +58,15 @@ static inline int fab_view_renew(int pagemap, uint8_t *at, uint64_t bytes) {
         rc = fab_view_renew_some(pagemap, at + done * FAB_PAGE,
                                  pages - done < FAB_VIEW_PAGES ? pages - done : FAB_VIEW_PAGES);
     return rc;
+}
+
+/* How many page faults this process has had, in all of its threads: those of the kernel on our behalf count too.
+ * UINT64_MAX when that cannot be known. Any thread. */
+static inline uint64_t fab_view_faults(void) {
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0)
+        return UINT64_MAX;
+    return (uint64_t)usage.ru_minflt + (uint64_t)usage.ru_majflt;
 }
 
 /* Map whole pages of the segment privately, once more: for a second view of pages that somebody looks at.

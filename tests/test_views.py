@@ -293,3 +293,34 @@ def test_copies_of_what_a_record_names_stay_within_the_arena(three):
     for offset, size in ((ARENA_BYTES, 1), (0, ARENA_BYTES + 1), (2**64 - 1, 2), (PAGE, 2**64 - PAGE)):
         with pytest.raises(EncodingError, match="of an arena of"):
             copy_of(segment, 0, [Entry(1, offset, size, 0)])
+
+
+def test_pages_are_only_looked_at_where_a_fault_may_have_been_a_write_to_them(monkeypatch):
+    import fabric.views
+    from fabric import Agent, Fabric
+
+    class Reader(Agent):
+        def __init__(self, count_faults):
+            self._count_faults = count_faults
+            if count_faults:
+                fabric.views.page_faults = lambda: 7  # none, as far as anybody can tell
+
+        def on_message(self, body):
+            array, write = body
+            total = float(array.sum())
+            if write:
+                array[:] = -1.0
+            return total
+
+    def sums(lies):
+        with Fabric(workers=1) as fab:
+            reader = fab.spawn_batch(Reader, 1, args=(lies,))[0]
+            with fab.loan(100_000) as array:
+                found = []
+                for value, write in ((1.0, False), (2.0, True), (3.0, False)):
+                    array[:] = value
+                    found.append(reader.ask((array, write), timeout=20) / 100_000)
+                return found
+
+    assert sums(lies=False) == [1.0, 2.0, 3.0]
+    assert sums(lies=True) == [1.0, 2.0, -1.0]  # so this would be seen, were a write no fault
