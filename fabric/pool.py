@@ -126,7 +126,8 @@ class Pool:
     def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
         """Return func(item) of all items, in order; raise, when all are done, what the first raised that did.
 
-        `chunksize` items go to a worker together; None: as many as take about a millisecond, as it turns out.
+        `chunksize` items go to a worker together; None: as many as take about a millisecond, as it turns out; for 1
+        see `imap`.
         """
         return self.map_async(func, iterable, chunksize).get()  # type: ignore[no-any-return]
 
@@ -161,11 +162,11 @@ class Pool:
     ) -> MapResult:
         self._check_running()
         items = iterable if is_listed(iterable) else list(iterable)
-        if chunksize is None:
-            sizer: Sizer = MeasuredSize(self._processes)
-            run = self._run(func, star, items, sizer, 1)
-        else:
-            run = self._run(func, star, items, FixedSize(max(1, chunksize)), chunksize)
+        sizer: Sizer = MeasuredSize(self._processes)
+        group = 1
+        if chunksize is not None:
+            sizer, group = self._sizer(max(1, chunksize))
+        run = self._run(func, star, items, sizer, group)
         return MapResult(run, len(items), self._tasks.name_of_function(func), callback, error_callback)
 
     # As they come.
@@ -187,9 +188,13 @@ class Pool:
         self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+        return self._run(func, False, iterable, *self._sizer(chunksize))
+
+    def _sizer(self, chunksize: int) -> tuple[Sizer, int]:
+        """Return what makes chunks of this size, and how many items are never split."""
         if chunksize > 1 or self._maxtasksperchild is not None or self._options.once:
-            return self._run(func, False, iterable, FixedSize(chunksize), chunksize)
-        return self._run(func, False, iterable, MeasuredSize(self._processes, _PROMPT, _PROMPT_MOST), 1)
+            return FixedSize(chunksize), chunksize
+        return MeasuredSize(self._processes, _PROMPT, _PROMPT_MOST), 1
 
     def _run(self, func: Any, star: bool, items: Any, sizer: Sizer, group: int) -> Run:
         measured = type(sizer) is MeasuredSize
