@@ -243,7 +243,7 @@ class Steward:
         switchboard = pool.crew.fabric._switchboard
         patience = pool.settings.config.arena_timeout if alone else _PATIENCE
         task.encoding, task.data = switchboard._encode(task.call, None, patience)
-        task.call = None
+        task.sent_call, task.call = task.call, None
         with pool.lock:
             if pool.broken is None:
                 pool.queue.put_back([task])

@@ -86,10 +86,11 @@ class TaskFuture(Future[Any]):
     sent_at = 0.0
     claimed = False  # is it settled, or about to be? Guarded by the owner's lock
     call: Any = None  # what is to be encoded when it is sent, because it is large; None: `data` is it
+    sent_call: Any = None  # of a large one, when it is encoded: what lies in the arena is for one worker, once
     data: Data = b""
     encoding = 0
     size = 0  # bytes of a chunk's pickle
-    returned = 0  # times that a worker took it for withdrawn after its predecessor had died of it
+    returned = 0  # times that it came back undone
     function: Any = None  # what it calls: for errors, that they can name it
     follower: Callable[["TaskFuture"], None] | None = None  # told in the draining thread when it is done
 
@@ -144,7 +145,7 @@ class TaskFuture(Future[Any]):
 
     def forget_call(self) -> None:
         """Let go of the function and its arguments."""
-        self.call = self.function = None
+        self.call = self.sent_call = self.function = None
         self.data = b""
 
     def take_follower(self) -> Callable[["TaskFuture"], None] | None:

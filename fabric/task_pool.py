@@ -23,7 +23,7 @@ from typing import Any
 
 from fabric.callables import FunctionCache
 from fabric.codec import dump_pickle
-from fabric.errors import EncodingError, FabricError, MessageTooLargeError, PoisonMessageError
+from fabric.errors import EncodingError, FabricError, MessageTooLargeError, PoisonMessageError, WorkerLostError
 from fabric.messages import PICKLE
 from fabric.pending import NO_REPLIES, Failed, Finish, Replied, deadline_of
 from fabric.seat import Outcome, Seat
@@ -40,6 +40,7 @@ _LOOK_EACH = 32  # submissions: then replies are drained, which makes room for w
 _BEFORE = 16  # bytes of a task's pickle that come before those of its function
 _UNTIL_A_REPLY = 1 << 60  # who delivers that sends
 _pools: "weakref.WeakSet[TaskPool]" = weakref.WeakSet()  # for forked children
+_UNDONE = frozenset({Withdrawn, Failed})
 _SMALL = frozenset({int, float, complex, bool, type(None), slice, range})  # types of arguments that are never large
 
 
@@ -191,6 +192,9 @@ class TaskPool(Endings):
         waiting = [task for task in tasks if not task.claimed]
         for task in waiting:
             task._state = PENDING
+            if task.sent_call is not None:
+                task.call, task.sent_call, task.data = task.sent_call, None, b""
+                self.steward.call()
         self.queue.put_back(waiting)
 
     def _send(self, seat: Seat, tasks: list[TaskFuture]) -> bool:
@@ -232,8 +236,8 @@ class TaskPool(Endings):
             if len(found) < len(replies.bodies):
                 self.late += len(replies.bodies) - len(found)
                 self.crew.forget_withdrawal(seat)
-            if any(type(body) is Withdrawn for _, body in found):
-                found = self._without_withdrawn(found)
+            if not _UNDONE.isdisjoint(map(type, replies.bodies)):
+                found = self._without_undone(found)
             found = [row for row in found if self.claim(row[0])]
             self._patience = 0
             if self.queue.count:
@@ -247,22 +251,26 @@ class TaskPool(Endings):
         called = self.settle(rows)
         return (lambda: run_callbacks(called)) if called else None
 
-    def _without_withdrawn(self, found: list[Outcome]) -> list[Outcome]:
-        """Have tasks run again that a worker took for withdrawn, and that were not. With the lock held.
+    def _without_undone(self, found: list[Outcome]) -> list[Outcome]:
+        """Have tasks run again that came back undone. With the lock held.
 
-        What is taken back lies behind the task in hand. If its worker dies of that one, the successor comes to it
-        with no way to tell it from those behind it.
+        Withdrawn: what is taken back lies behind the task in hand. If its worker dies of that one, the successor
+        comes to it with no way to tell it from those behind it. Failed: the worker was killed when it was to leave.
         """
         kept: list[Outcome] = []
         for task, body in found:
-            if type(body) is Withdrawn:
+            if type(body) is Withdrawn or (type(body) is Failed and self._may_be_retried(task, body.error)):
                 task.returned += 1
                 if task.returned < self.settings.config.max_attempts:
                     self.take_back([task])
                     continue
-                body = Failed(PoisonMessageError("it", task.returned))
+                if type(body) is Withdrawn:
+                    body = Failed(PoisonMessageError("it", task.returned))
             kept.append((task, body))
         return kept
+
+    def _may_be_retried(self, task: TaskFuture, error: FabricError) -> bool:
+        return isinstance(error, WorkerLostError) and not task.options.once and not self.settings.strict
 
     # Waiting.
 

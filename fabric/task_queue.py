@@ -93,6 +93,8 @@ def _alike(level: deque[TaskFuture], most: int, most_bytes: int) -> list[TaskFut
         task = level[0]
         if task.options is not options or task.call is not None:
             break
+        if type(task.data) is not bytes:  # a Parcel goes by itself
+            return taken or [level.popleft()]
         room -= len(task.data)
         if room < 0 and taken:
             break

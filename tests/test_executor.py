@@ -348,6 +348,20 @@ def test_a_killed_worker_takes_only_its_task_which_is_run_again(executor: Execut
     assert [future.result(DEADLINE) for future in others] == list(range(500))
 
 
+def test_large_tasks_behind_a_long_one_are_taken_back_with_their_data(tmp_path: Path) -> None:
+    arrays = [np.full(40_000, float(i)) for i in range(20)]
+    with Executor(2) as executor:
+        for i in range(5):
+            quick = [executor.submit(work.total, array) for array in arrays * 20]  # workers get many ahead
+            assert [future.result(DEADLINE) for future in quick] == [40_000.0 * k for k in range(20)] * 20
+            long = executor.submit(work.work_then_die_once, str(tmp_path / f"{i}"), 0.1)
+            behind = [executor.submit(work.total, array) for array in arrays]
+            small = [executor.submit(work.echo, k) for k in range(20)]
+            assert [future.result(DEADLINE) for future in behind] == [40_000.0 * k for k in range(20)]
+            assert [future.result(DEADLINE) for future in small] == list(range(20))
+            assert long.result(DEADLINE) == "survived"
+
+
 def test_a_task_that_dies_when_what_was_behind_it_has_been_taken_back_is_run_again(tmp_path: Path) -> None:
     with Executor(2) as executor:
         for i in range(5):
