@@ -17,7 +17,15 @@ from typing import Any, Literal
 from fabric.chunking import FixedSize, MeasuredSize, Sizer
 from fabric.config import usable_cpus
 from fabric.errors import ClosedError
-from fabric.pool_results import ApplyResult, AsyncResult, Callback, IMapIterator, IMapUnorderedIterator, MapResult
+from fabric.pool_results import (
+    ApplyResult,
+    AsyncResult,
+    Callback,
+    IMapIterator,
+    IMapUnorderedIterator,
+    MapResult,
+    in_callback,
+)
 from fabric.pool_runner import PoolRunner
 from fabric.processes import Processes
 from fabric.runs import Run, Work
@@ -95,7 +103,7 @@ class Pool:
         self._options = TaskOptions(once=on_crash == "fail")
         self._workers = Processes(self._tasks.crew.settled_pids)
         self._state = RUN
-        weakref.finalize(self, self._tasks.leave).atexit = False
+        weakref.finalize(self, _leave, self._tasks).atexit = False
         _pools.add(self._tasks)
         self._tasks.crew.want(workers)
 
@@ -207,12 +215,13 @@ class Pool:
         """Take no more work; the workers leave when what there is has been done. Returns at once."""
         if self._state == RUN:
             self._state = CLOSE
-            self._tasks.leave()
-            for run in list(self._tasks.runs):
-                run.release()
+            _leave(self._tasks)
 
     def terminate(self) -> None:
-        """End all workers now, with what they have in hand, and wait until they have ended. Safe to call twice."""
+        """End all workers now, with what they have in hand, and wait until they have ended. Safe to call twice.
+
+        Called by a callback it returns at once: they end when that has returned.
+        """
         self._state = TERMINATE
         _terminate(self._tasks)
         self._join()
@@ -228,6 +237,8 @@ class Pool:
         self._join()
 
     def _join(self) -> None:
+        if in_callback():
+            return
         self._tasks.join()
         len(self._workers)  # it looks, and lets go of processes that have ended
 
@@ -280,10 +291,16 @@ def _default_context() -> Any:
     return multiprocessing.get_context()
 
 
+def _leave(tasks: TaskPool) -> None:
+    tasks.leave()
+    for run in list(tasks.runs):
+        run.release()
+
+
 def _terminate(tasks: TaskPool) -> None:
     for run in list(tasks.runs):
         run.abort(ClosedError(_TERMINATED))
-    tasks.fail(_TERMINATED)
+    tasks.fail(_TERMINATED, ClosedError(_TERMINATED))
 
 
 def _terminate_all(pid: int) -> None:

@@ -5,6 +5,7 @@ what the worker tells                              what `get` raises
   ... but cannot be pickled                        MaybeEncodingError, likewise
   its result cannot be pickled                     MaybeEncodingError
   its worker died                                  WorkerLostError, PoisonMessageError (fabric.task_errors)
+  (the pool was terminated)                        ClosedError
 """
 
 import multiprocessing
@@ -12,7 +13,7 @@ from concurrent.futures.process import _RemoteTraceback
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]  # they are there
 from typing import Any
 
-from fabric.errors import EncodingError
+from fabric.errors import ClosedError, EncodingError
 from fabric.messages import ErrorInfo
 from fabric.pool_runner import Unsendable
 from fabric.task_errors import error_of
@@ -33,6 +34,8 @@ def pool_error(reported: Any, name: str) -> BaseException:
     if type(error) is EncodingError:  # it was never sent
         return error.__cause__ or error
     cause = error.__cause__
+    if type(cause) is ClosedError:
+        return ClosedError(str(cause))
     if type(cause) is _RemoteTraceback:
         error.__cause__ = RemoteTraceback(cause.tb)
     return error

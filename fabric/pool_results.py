@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from fabric.errors import ClosedError
 from fabric.pending import deadline_of, seconds_left
 from fabric.pool_errors import TimedOutError, pool_error
 from fabric.pool_runner import Unsendable
@@ -20,6 +21,12 @@ from fabric.task_pool import TaskPool
 _log = logging.getLogger("fabric")
 
 Callback = Callable[[Any], object]
+_here = threading.local()  # `calls_back`: is this thread in a callback?
+
+
+def in_callback() -> bool:
+    """Is a callback running in this thread? It must not wait for the end of the thread, as joining a pool does."""
+    return getattr(_here, "calls_back", False)
 
 
 class AsyncResult:
@@ -93,15 +100,17 @@ class AsyncResult:
     def _run_callbacks(self) -> None:
         assert self._called is not None
         callback, error_callback = self._callbacks
+        _here.calls_back = True
         try:
             if self._error is None:
                 if callback is not None:
                     callback(self._value)
-            elif error_callback is not None:
+            elif error_callback is not None and type(self._error) is not ClosedError:  # as in the original
                 error_callback(self._error)
         except BaseException:  # SystemExit too: others' callbacks are to run
             _log.exception("a callback of a pool's result raised")
         finally:
+            _here.calls_back = False
             self._callbacks = None, None
             self._called.set()
 

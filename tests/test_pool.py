@@ -332,6 +332,16 @@ def test_terminate_ends_what_runs_and_holds_up_nobody(tmp_path: Path) -> None:
     own.join()
 
 
+def test_a_callback_may_terminate_the_pool() -> None:
+    own = Pool(2)
+    waiting = own.apply_async(work.sleep_and_return, (60,))
+    own.apply_async(work.echo, (1,), callback=lambda value: own.terminate())
+    with pytest.raises(ClosedError):
+        waiting.get(DEADLINE)
+    own.join()
+    assert own._pool == []
+
+
 def test_workers_are_replaced_after_so_many_tasks() -> None:
     with Pool(2, maxtasksperchild=5) as own:
         pids = [own.apply(work.pid) for _ in range(20)]
