@@ -106,41 +106,46 @@ class Seat(Entry):
         return _BYTES_AHEAD - self.bytes_ahead
 
     def send(self, tasks: list[TaskFuture]) -> int:
-        """Send tasks that are treated alike; return how many found room."""
+        """Send tasks that are treated alike; return how many found room.
+
+        Their numbers are given before anything is sent: whatever interrupts, none is given twice, and what was sent
+        and not noted down is answered in vain.
+        """
         now = time.monotonic()
         if not self.in_flight:
             self.pace.begin(now, self.waited[0] * 1e-9)
             self.heard = now
-        if len(tasks) == 1:
-            sent = int(self._send_one(tasks[0]))
-        else:
-            tasks = tasks[: INDEX_MASK + 1 - self._next]  # numbers in a row
-            sent = self._send_batch(tasks)
-        for index, task in enumerate(tasks[:sent], self._next):
+        tasks = tasks[: INDEX_MASK + 1 - self._next]  # numbers in a row
+        first = self._next
+        self._next = first + len(tasks) & INDEX_MASK
+        sent = int(self._send_one(tasks[0], first)) if len(tasks) == 1 else self._send_batch(tasks, first)
+        for index, task in enumerate(tasks[:sent], first):
             task.slot, task.index, task.sent_at = self.slot, index, now
             self.in_flight[index] = task
             self.bytes_ahead += len(task.data)
-        self._next = self._next + sent & INDEX_MASK
         self.taken += sent
         self.used += sent
         return sent
 
-    def take(self, correlations: list[int], bodies: list[Any]) -> list[Outcome]:
-        """Match replies with the tasks that they answer; those that answer none are left out."""
-        found: list[Outcome] = []
-        pop = self.in_flight.pop
+    def take(self, correlations: list[int], bodies: list[Any], found: list[Outcome]) -> None:
+        """Put the tasks that these replies answer into `found`; those that answer none are left out.
+
+        A task is there before it is no more in flight: after an interrupt the same replies come again.
+        """
+        in_flight = self.in_flight
         for correlation, body in zip(correlations, bodies, strict=True):
-            task = pop(correlation & INDEX_MASK, None)
+            number = correlation & INDEX_MASK
+            task = in_flight.get(number)
             if task is not None:
-                self.bytes_ahead -= len(task.data)
                 found.append((task, body))
+                del in_flight[number]
+                self.bytes_ahead -= len(task.data)
             elif self.withdrawn:
-                self.withdrawn.discard(correlation & INDEX_MASK)
+                self.withdrawn.discard(number)
         self.heard = now = time.monotonic()
         if found:
             self.pace.observe(len(found), now, self.waited[0] * 1e-9)
             self.solo = False
-        return found
 
     def withdraw(self, correlation: int) -> list[TaskFuture]:
         """Take back the tasks behind that which the worker has in hand. It stands; what it has answered is not here."""
@@ -159,15 +164,15 @@ class Seat(Entry):
         self.service = None
         self.pace.forget()
 
-    def _send_one(self, task: TaskFuture) -> bool:
+    def _send_one(self, task: TaskFuture, number: int) -> bool:
         address = self.runners[task.options.once].address
         meta = MESSAGE | task.encoding << 16
-        return self._senders.send_one(meta, address, self.first_token | self._next, task.data)
+        return self._senders.send_one(meta, address, self.first_token | number, task.data)
 
-    def _send_batch(self, tasks: list[TaskFuture]) -> int:
+    def _send_batch(self, tasks: list[TaskFuture], first: int) -> int:
         address = self.runners[tasks[0].options.once].address
         encoded = joined(PICKLE, None, [task.data for task in tasks])  # type: ignore[misc]  # none is a Parcel
-        batch = make_batch(MESSAGE, encoded, address, len(tasks)).numbered_from(self.first_token | self._next)
+        batch = make_batch(MESSAGE, encoded, address, len(tasks)).numbered_from(self.first_token | first)
         self._senders.put(batch)
         return batch.done
 

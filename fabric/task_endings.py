@@ -16,6 +16,7 @@ from fabric.task_future import TaskFuture
 from fabric.task_queue import TaskQueue
 from fabric.task_settings import PoolSettings
 
+DELIVERED = "its reply"  # TaskFuture.claimed, where that is what settles it
 _NONE = object()
 _PENDING = "A process in the process pool was terminated abruptly while the future was running or pending."
 
@@ -40,11 +41,11 @@ class Endings:
     closing: bool
     broken: str | None
 
-    def claim(self, task: TaskFuture) -> bool:
+    def claim(self, task: TaskFuture, by: str = "somebody") -> bool:
         """Be the one who settles a task. False: somebody else is. With the lock held."""
         if task.claimed:
             return False
-        task.claimed = True
+        task.claimed = by
         self.unfinished -= 1
         return True
 

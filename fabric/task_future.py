@@ -84,7 +84,7 @@ class TaskFuture(Future[Any]):
     slot = 0  # of the worker that it was sent to
     index = 0  # of its correlation id
     sent_at = 0.0
-    claimed = False  # is it settled, or about to be? Guarded by the owner's lock
+    claimed = ""  # by whom it is settled, or about to be. Guarded by the owner's lock
     call: Any = None  # what is to be encoded when it is sent, because it is large; None: `data` is it
     sent_call: Any = None  # of a large one, when it is encoded: what lies in the arena is for one worker, once
     data: Data = b""

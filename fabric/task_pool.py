@@ -29,7 +29,7 @@ from fabric.pending import NO_REPLIES, Failed, Finish, Replied, deadline_of
 from fabric.seat import Outcome, Seat
 from fabric.steward import Steward
 from fabric.task_crew import TaskCrew
-from fabric.task_endings import Endings, Run, run_callbacks
+from fabric.task_endings import DELIVERED, Endings, Run, run_callbacks
 from fabric.task_errors import outcome
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
 from fabric.task_queue import TaskQueue
@@ -62,6 +62,7 @@ class TaskPool(Endings):
         self._closed_by = "shutdown"
         self._idle = 0  # workers that had nothing to do when it was last looked, less tasks since
         self._since_look = 0
+        self._torn: list[Outcome] = []  # what is being settled, until it is
         self._patience = 0  # more tasks than that have to wait before it is worth while to send some
         self._large_from = settings.config.arena_threshold
         _pools.add(self)
@@ -206,6 +207,9 @@ class TaskPool(Endings):
             return True
         except FabricError:  # its worker is given up, or the fabric closed: those who know of it settle the rest
             sent = 0
+        except BaseException:  # Ctrl-C: what may have been sent is sent again
+            self.queue.put_back([task for task in tasks if not self.crew.holds(task)])
+            raise
         for task in tasks[:sent]:
             task._state = RUNNING
         if sent and tasks[0].options.timeout is not None:
@@ -231,14 +235,25 @@ class TaskPool(Endings):
 
     def deliver(self, seat: Seat, replies: Replied) -> Finish | None:
         """Take replies of one worker, in the thread that drains; what they make room for is sent first."""
+        if self._torn:  # Ctrl-C came, here; the replies come again, but their tasks are in flight no more
+            self._finish(self._torn)
+        found = self._torn = []
         with self.lock:
-            found = seat.take(replies.correlations(), replies.bodies)
+            seat.take(replies.correlations(), replies.bodies, found)
             if len(found) < len(replies.bodies):
                 self.late += len(replies.bodies) - len(found)
                 self.crew.forget_withdrawal(seat)
-            if not _UNDONE.isdisjoint(map(type, replies.bodies)):
+        called = self._finish(found)
+        self._torn = []
+        return (lambda: run_callbacks(called)) if called else None
+
+    def _finish(self, found: list[Outcome]) -> list[TaskFuture]:
+        """Settle tasks that were answered, unless that was done; return those with callbacks."""
+        with self.lock:
+            found = [row for row in found if row[0]._state == RUNNING]
+            if not _UNDONE.isdisjoint([type(body) for _, body in found]):
                 found = self._without_undone(found)
-            found = [row for row in found if self.claim(row[0])]
+            found = [row for row in found if row[0].claimed is DELIVERED or self.claim(row[0], DELIVERED)]
             self._patience = 0
             if self.queue.count:
                 self.dispatch()
@@ -248,8 +263,7 @@ class TaskPool(Endings):
             (task, body, None) if type(body) not in NO_REPLIES else (task, *outcome(body, self.name_of(task)))
             for task, body in found
         ]
-        called = self.settle(rows)
-        return (lambda: run_callbacks(called)) if called else None
+        return self.settle(rows)
 
     def _without_undone(self, found: list[Outcome]) -> list[Outcome]:
         """Have tasks run again that came back undone. With the lock held.

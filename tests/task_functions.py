@@ -168,3 +168,8 @@ def work_then_die_once(path: str, seconds: float) -> str:
         time.sleep(seconds)
         os.kill(os.getpid(), signal.SIGKILL)
     return "survived"
+
+
+def result_of(future: Any) -> Any:
+    """Wait for a future."""
+    return future.result(20)

@@ -507,3 +507,25 @@ def test_tasks_that_are_taken_back_run_once_each(executor: Executor, tmp_path: P
         futures.append(executor.submit(work.note_and_sleep, str(tmp_path / str(i)), 0.05 if i % 30 == 0 else 0.0))
     assert all(future.result(DEADLINE) for future in futures)
     assert [len((tmp_path / str(i)).read_text().split()) for i in range(300)] == [1] * 300
+
+
+def test_what_ctrl_c_tears_away_while_it_is_delivered_is_delivered_again(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, settle = executor._pool, executor._pool.settle
+    torn: list[int] = []
+
+    def interrupted(rows: Any) -> Any:
+        if threading.current_thread() is threading.main_thread() and not torn:
+            torn.append(len(rows))
+            raise KeyboardInterrupt
+        return settle(rows)
+
+    assert executor.submit(work.echo, 0).result(DEADLINE) == 0
+    monkeypatch.setattr(pool, "settle", interrupted)
+    first = [executor.submit(work.sleep_and_return, 0.01, i) for i in range(10)]  # few: nothing is drained meanwhile
+    with pytest.raises(KeyboardInterrupt):
+        list(map(work.result_of, first))
+    assert torn
+    assert [future.result(DEADLINE) for future in first] == list(range(10))
+    assert executor.submit(work.echo, 5).result(DEADLINE) == 5

@@ -194,6 +194,7 @@ def test_every_task_is_done_once_for_its_sender_while_workers_are_killed() -> No
     chance = random.Random(seed)
     with Executor(2, max_attempts=50, max_restarts=50) as executor:
         futures: list[Any] = []
+        mapped: list[int] = []
         over = threading.Event()
         kills = 0
 
@@ -208,16 +209,15 @@ def test_every_task_is_done_once_for_its_sender_while_workers_are_killed() -> No
         executor.submit(work.echo, 0).result(DEADLINE)
         striker.start()
         try:
-            for i in range(20_000):
-                futures.append(executor.submit(work.echo, i))
-            mapped = list(executor.map(work.echo, range(100_000)))
+            while kills < 10 or len(futures) < 20_000:
+                futures += [executor.submit(work.echo, i) for i in range(len(futures), len(futures) + 5_000)]
+                mapped += executor.map(work.echo, range(len(mapped), len(mapped) + 25_000))
             results = [future.result(DEADLINE) for future in futures]
         finally:
             over.set()
             striker.join()
-    assert kills > 3, f"seed {seed}"
-    assert results == list(range(20_000))
-    assert mapped == list(range(100_000))
+    assert results == list(range(len(futures)))
+    assert mapped == list(range(len(mapped)))
 
 
 def test_a_task_that_kills_does_not_take_the_others_of_a_storm_with_it(tmp_path: Path) -> None:
