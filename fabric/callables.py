@@ -9,7 +9,9 @@
 The worker keeps what it unpickled by these bytes (fabric.task_runner).
 """
 
+import enum
 import pickle
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,7 +19,14 @@ from typing import Any, NamedTuple
 from fabric.codec import dump_pickle
 
 _KEPT = 128
+
+
+class _Absent(enum.Enum):
+    NAME = "absent"
+
+
 _CONSTANTS = frozenset({int, float, complex, bool, str, bytes, type(None), type(...), range, types.ModuleType})
+_ABSENT = _Absent.NAME  # of a global: a builtin, an attribute's name, or one that is to come
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 
 
@@ -95,8 +104,12 @@ def _facts_of(function: types.FunctionType) -> list[tuple[Callable[[], Any], Any
         facts.append((lambda f=current: f.__defaults__, current.__defaults__))  # type: ignore[misc]
         for look, value in _surroundings(current):
             facts.append((look, value))
+            if value is _ABSENT:
+                continue
             if type(value) is types.FunctionType and not _is_importable(value):
                 waiting.append(value)
+            elif type(value) is types.ModuleType and sys.modules.get(value.__name__) is not value:
+                return None  # made at run time: it goes by value
             elif not (type(value) in _CONSTANTS or (isinstance(value, (type, *_FUNCTIONS)) and _is_importable(value))):
                 return None
         if not all(type(value) in _CONSTANTS for value in current.__defaults__ or ()):
@@ -114,8 +127,7 @@ def _surroundings(function: types.FunctionType) -> Iterator[tuple[Callable[[], A
         yield (lambda c=cell: getattr(c, "cell_contents", _NOTHING)), value  # type: ignore[misc]
     names = function.__globals__
     for name in _names_in(function.__code__):
-        if name in names:
-            yield (lambda n=name: names.get(n, _NOTHING)), names[name]  # type: ignore[misc]
+        yield (lambda n=name: names.get(n, _ABSENT)), names.get(name, _ABSENT)  # type: ignore[misc]
 
 
 _NOTHING = object()  # is no constant: what has it is pickled anew each time
@@ -128,3 +140,9 @@ def _names_in(code: types.CodeType) -> set[str]:
         if isinstance(constant, types.CodeType):
             names |= _names_in(constant)
     return names
+
+
+def load_function(data: bytes) -> Any:
+    """Unpickle a function, in a worker."""
+    found = pickle.loads(data)
+    return found.there() if type(found) is Located else found

@@ -220,6 +220,11 @@ class Crew:
         if server is not None:
             server.kill()
 
+    @property
+    def watcher(self) -> threading.Thread:
+        """The supervisor thread."""
+        return self._watcher
+
     def empty(self) -> bool:
         """Does no worker run?"""
         return not self._workers

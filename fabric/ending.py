@@ -75,6 +75,11 @@ class Ender:
                 self._stops += 1
             return ended
 
+    def has_in_hand(self, slot: int, correlation: int) -> bool:
+        """Has the worker of a slot this question in hand? A guess: it runs."""
+        with self._crew.worker_at(slot) as worker:
+            return worker is not None and self._named(worker, (correlation,)) is not None
+
     def interrupt(self, slot: int, act: Callable[[int], None]) -> bool:
         """Stop the worker of a slot in the middle of a question of the coordinator, act, and let it go on.
 

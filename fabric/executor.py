@@ -5,6 +5,7 @@ Executor ──▶ TaskPool ──▶ workers of a fabric         (fabric.task_p
 ExecutorView: the same workers; its tasks have a time limit, a priority, or another way of treating a crash
 """
 
+import _thread
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -136,7 +137,7 @@ class Executor(_Submitting):
         )
         self._options = TaskOptions(once=on_crash == "fail")
         self._processes = Processes(self._pool.crew.settled_pids)
-        weakref.finalize(self, self._pool.leave).atexit = False  # at exit _finish_all does that, and waits
+        weakref.finalize(self, _leave_aside, self._pool).atexit = False  # at exit _finish_all does that, and waits
         _pools.add(self._pool)
 
     def options(
@@ -162,7 +163,8 @@ class Executor(_Submitting):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; the workers leave when those there are have been done. Safe to call twice.
 
-        `wait`: return when they have left. `cancel_futures`: cancel those that no worker has begun.
+        `wait`: return when they have left. `cancel_futures`: cancel those that no worker has begun; that waits until
+        the workers that are starting have. In a callback it does not wait.
         """
         if cancel_futures:
             self._pool.crew.settle()  # what the workers that are just starting can take is theirs
@@ -173,7 +175,7 @@ class Executor(_Submitting):
             self._pool.join()
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
-        if kind is not None and not issubclass(kind, Exception):  # Ctrl-C, SIGTERM: nobody wants the rest any more
+        if kind is not None and issubclass(kind, KeyboardInterrupt):  # nobody wants the rest any more
             self._pool.fail("the program was interrupted")
         self.shutdown(wait=True)
 
@@ -221,8 +223,6 @@ class ExecutorView(_Submitting):
         self._pool = executor._pool
         self._max_workers = executor._max_workers
         self._options = options
-        if options.once != executor._options.once:
-            self._pool.crew.need(options.once)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: the executor behind this is to be shut down."""
@@ -250,6 +250,11 @@ def _spawn_context() -> Any:
     import multiprocessing
 
     return multiprocessing.get_context("spawn")
+
+
+def _leave_aside(pool: TaskPool) -> None:
+    """Have a pool leave whose executor was collected: in any thread, which may hold any lock."""
+    _thread.start_new_thread(pool.leave, ())
 
 
 def _finish_all() -> None:

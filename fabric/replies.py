@@ -219,6 +219,11 @@ class Replies:
         self._receiver.close()
 
     @property
+    def pump(self) -> threading.Thread | None:
+        """The thread that runs users' functions, while there is one."""
+        return self._pump
+
+    @property
     def outstanding(self) -> int:
         """How many entries are open."""
         return len(self._pending)

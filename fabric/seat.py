@@ -8,6 +8,7 @@ tasks are done; a reply that comes twice, after a crash, finds its number gone.
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from concurrent.futures._base import RUNNING
 from typing import Any
 
 from fabric.agent import AgentRef
@@ -85,7 +86,8 @@ class Seat(Entry):
         return self._deliver(self, replies)
 
     def fail(self, slot: int, error: FabricError) -> Finish | None:
-        """Give up what this worker owes: it has no successor."""
+        """Give up what this worker owes: it has no successor, or its lane to us was garbled."""
+        self.withdrawn.clear()
         return self._deliver(self, _Lost(self.first_token, list(self.in_flight), error))
 
     def room(self) -> int:
@@ -121,8 +123,10 @@ class Seat(Entry):
         sent = int(self._send_one(tasks[0], first)) if len(tasks) == 1 else self._send_batch(tasks, first)
         for index, task in enumerate(tasks[:sent], first):
             task.slot, task.index, task.sent_at = self.slot, index, now
+            task.sent_bytes = len(task.data)
+            task._state = RUNNING
             self.in_flight[index] = task
-            self.bytes_ahead += len(task.data)
+            self.bytes_ahead += task.sent_bytes
         self.taken += sent
         self.used += sent
         return sent
@@ -139,7 +143,7 @@ class Seat(Entry):
             if task is not None:
                 found.append((task, body))
                 del in_flight[number]
-                self.bytes_ahead -= len(task.data)
+                self.bytes_ahead -= task.sent_bytes
             elif self.withdrawn:
                 self.withdrawn.discard(number)
         self.heard = now = time.monotonic()
@@ -154,13 +158,13 @@ class Seat(Entry):
             return []
         behind = numbers[numbers.index(correlation & INDEX_MASK) + 1 :]
         tasks = [self.in_flight.pop(number) for number in behind]
-        self.bytes_ahead -= sum(len(task.data) for task in tasks)
+        self.bytes_ahead -= sum(task.sent_bytes for task in tasks)
         self.withdrawn.update(behind)
         return tasks
 
-    def forget_worker(self) -> None:
-        """Take note that another process takes over."""
-        self.taken = 0
+    def forget_worker(self, with_tasks: bool) -> None:
+        """Take note that another process takes over; `with_tasks`: what is in flight is its own to do."""
+        self.taken = len(self.in_flight) if with_tasks else 0
         self.service = None
         self.pace.forget()
 

@@ -10,17 +10,17 @@ waits in another way (`concurrent.futures.wait`, a callback, an event loop). It 
 """
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from fabric.errors import BackpressureError, FabricError
+from fabric.guarded_log import GuardedLogger
 from fabric.task_crew import why_not_started
 from fabric.task_future import TaskFuture
 
-_log = logging.getLogger("fabric")
+_log = GuardedLogger("fabric")
 _LAZY = 0.004  # seconds between two looks whether somebody drains
 _LINGER = 0.25  # seconds without a task until the thread sleeps for as long as there is none
 _STEP = 0.002  # seconds from try to try to stop a task, or to find room for a large one
@@ -40,12 +40,11 @@ class Steward:
         self._resting = False
         self._leading = False
         self._drains = 0
-        self._limits: dict[TaskFuture, float] = {}  # tasks that may be stopped: when, in monotonic seconds
+        self._limits: dict[TaskFuture, float | None] = {}  # when tasks are to be stopped; None: not begun yet
         self._over: dict[TaskFuture, str] = {}  # tasks that are to be stopped: why
         self._refused: list[tuple[TaskFuture, FabricError]] = []
         self._feeders: dict[Callable[[], None], None] = {}
         self._active = 0.0  # when there were tasks last
-        self._starved = 0.0  # since when a large task waits for room although no other runs
         self.done = False
 
     # Called by others.
@@ -77,7 +76,7 @@ class Steward:
 
     def watch(self, task: TaskFuture) -> None:
         """Stop this task when its time is up; it was just sent. With the pool's lock held."""
-        self._limits[task] = task.sent_at + (task.options.timeout or 0)
+        self._limits[task] = None
         self._ring()
 
     def feed(self, feeder: Callable[[], None]) -> None:
@@ -118,10 +117,10 @@ class Steward:
             while not self.done:
                 self._turn()
         except BaseException as error:  # ours to explain: nobody is to wait for ever for what this thread would do
-            _log.exception("the steward of a task pool ended after")
             self._pool.fail("its steward failed", error)
-            self._pool.crew.close()
+            self._pool.crew.close(at_once=True)
             self.done = True
+            _log.exception("the steward of a task pool ended after")
 
     def _turn(self) -> None:
         pool = self._pool
@@ -165,8 +164,8 @@ class Steward:
         """Do what is due; return the seconds until something else is, None for nothing."""
         pool, crew = self._pool, self._pool.crew
         dues: list[float | None] = []
-        if crew.may_grow and not pool.broken and not self._grow():
-            dues.append(_STEP)
+        if crew.may_grow and not pool.broken:
+            self._grow()
         while self._refused:
             pool.settle_one(*self._refused.pop())
         while self._feeders:
@@ -180,7 +179,7 @@ class Steward:
         if crew.ages and crew.seats and not pool.broken:
             dues.append(crew.renew(time.monotonic()))
         if pool.broken is not None or (pool.closing and not pool.unfinished):
-            crew.close()
+            crew.close(at_once=pool.broken is not None)
             self.done = True
         return min((due for due in dues if due is not None), default=None)
 
@@ -189,8 +188,8 @@ class Steward:
         with contextlib.suppress(Exception):  # who iterates finds out, when it comes to that
             feeder()
 
-    def _grow(self) -> bool:
-        """Start the workers that are wanted. False: to be tried again."""
+    def _grow(self) -> None:
+        """Start the workers that are wanted."""
         try:
             self._pool.crew.grow()
         except Exception as error:
@@ -198,7 +197,6 @@ class Steward:
                 self._pool.crew.make_do(error)
             else:
                 self._pool.fail(*why_not_started(error))
-        return True
 
     def _unblock(self) -> float | None:
         """Have idle workers take what waits behind a long task; return the seconds until the next look."""
@@ -254,22 +252,28 @@ class Steward:
     # Tasks that are stopped.
 
     def _enforce_limits(self) -> float | None:
-        """Stop tasks whose time is up, and those that were cancelled while they ran."""
-        now = time.monotonic()
+        """Stop tasks whose time is up, and those cancelled while they ran; return the seconds until the next look."""
+        crew, now = self._pool.crew, time.monotonic()
+        waiting = [task for task, end in list(self._limits.items()) if end is None]
+        begun = {task for task in waiting if crew.has_begun(task)}  # its worker may be starting: that is not its time
         with self._pool.lock:
             for task, end in list(self._limits.items()):
+                limit = task.options.timeout or 0.0
                 if task.claimed:
                     del self._limits[task]
-                elif now >= end:
+                elif task in begun:
+                    self._limits[task] = now + limit
+                elif end is not None and now >= end:
                     del self._limits[task]
-                    self._over[task] = f"over its time limit of {task.options.timeout:g} s"
-            over = [(task, why) for task, why in self._over.items() if self._pool.crew.holds(task)]
+                    self._over[task] = f"over its time limit of {limit:g} s"
+            over = [(task, why) for task, why in self._over.items() if crew.holds(task)]
             self._over = dict(over)
         for task, why in over:
-            if self._pool.crew.end(task, why):
+            if crew.end(task, why):
                 del self._over[task]
                 if not task.claimed:
                     self._pool.settle_one(task, TimeoutError(f"the task {self._pool.name_of(task)} was {why}"))
-        if self._over:
+        ends = list(self._limits.values())
+        if self._over or None in ends:
             return _STEP
-        return max(0.0, min(self._limits.values()) - now) if self._limits else None
+        return max(0.0, min(end for end in ends if end is not None) - now) if ends else None

@@ -198,6 +198,16 @@ class Supervisor:
         """
         return self._ender.end(slot, correlations, why)
 
+    def has_in_hand(self, slot: int, correlation: int) -> bool:
+        """Is this question of the coordinator what a worker has in hand, as far as can be seen while it runs?"""
+        return self._ender.has_in_hand(slot, correlation)
+
+    def kill_all(self) -> None:
+        """Kill all workers; none is replaced any more."""
+        self.dismiss()
+        for slot in self.crew.workers:
+            self.crew.kill(slot)
+
     def interrupt(self, slot: int, act: Callable[[int], None]) -> bool:
         """Have a worker stand while `act` is told which question of ours it has in hand: see Ender.interrupt."""
         return self._ender.interrupt(slot, act)

@@ -5,28 +5,29 @@ grow       the steward starts what is missing, all at once, and makes a runner i
 changed    the supervisor thread says whose worker died, was recycled, or is given up
 """
 
-import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import psutil
 
+from fabric.agent import AgentGroup
 from fabric.coordinator import Fabric
 from fabric.counters import WAITED_NS
 from fabric.errors import FabricError, SpawnError, WorkerLostError
+from fabric.guarded_log import GuardedLogger
 from fabric.inheriting import dumps
-from fabric.messages import COORDINATOR
+from fabric.messages import COORDINATOR, DeadLetter
 from fabric.pending import Entry, Finish, Replied
 from fabric.recycling import RecyclePolicy, Service
 from fabric.seat import Seat
-from fabric.task_future import TaskFuture, TaskOptions
+from fabric.task_future import TaskFuture
 from fabric.task_runner import Setup
 from fabric.task_settings import PoolSettings, authkey
 
-_log = logging.getLogger("fabric")
+_log = GuardedLogger("fabric")
 ABRUPTLY = "A child process terminated abruptly, the process pool is not usable anymore"
 _LOOK = 1.0  # seconds from look to look at how old workers are, and how large
 _TARGET = 0.002  # seconds of work that a worker has ahead: a wake-up is a fortieth of that
@@ -52,10 +53,11 @@ class TaskCrew:
         self._pool = pool
         self._grown = threading.Condition()
         self._policy = RecyclePolicy(max_seconds=settings.max_seconds, max_growth_bytes=settings.max_growth)
-        self._modes = {settings.once}  # the ways of treating a crash that tasks asked for
         self.fabric: Fabric | None = None
         self.wanted = 0
         self.seats: dict[int, Seat] = {}
+        self._addresses: set[int] = set()  # of all runners
+        self._leaving: dict[int, int] = {}  # by slot: the process that was told to leave
         self.closed = False
 
     def want(self, workers: int) -> None:
@@ -67,17 +69,6 @@ class TaskCrew:
     def want_one_more(self) -> None:
         """Have one more worker soon."""
         self.want(self._settings.max_workers if self._settings.all_at_once else self.wanted + 1)
-
-    def need(self, once: bool) -> None:
-        """Have a runner in each worker for tasks that are treated so."""
-        if once not in self._modes:
-            self._modes.add(once)
-            self._pool.call()
-
-    def ready(self, options: TaskOptions) -> Iterable[Seat]:
-        """Return the seats that can take such a task. With the lock held."""
-        seats = self.seats.values()
-        return seats if len(self._modes) == 1 else [seat for seat in seats if options.once in seat.runners]
 
     def wait(self, entry: Entry, deadline: float | None) -> None:
         """Wait for an entry: drain, or wait until there is something to drain."""
@@ -134,8 +125,7 @@ class TaskCrew:
     @property
     def may_grow(self) -> bool:
         """Is there something for `grow` to do?"""
-        modes = len(self._modes)
-        return len(self.seats) < self.wanted or any(len(seat.runners) < modes for seat in self.seats.values())
+        return len(self.seats) < self.wanted
 
     def grow(self) -> None:
         """Start the workers that are wanted, and give them seats.
@@ -151,40 +141,48 @@ class TaskCrew:
             if len(slots) < self.wanted:
                 self.fabric.resize(self.wanted)
                 slots = self.fabric._supervisor.slots
-            for once in sorted(self._modes, key=lambda mode: mode != self._settings.once):
-                self._make_runners([slot for slot in slots if not self._has(slot, once)], once)
+            self._make_seats([slot for slot in slots if slot not in self.seats])
         finally:
             with self._grown:
                 self._grown.notify_all()
 
-    def _has(self, slot: int, once: bool) -> bool:
-        return slot in self.seats and once in self.seats[slot].runners
-
     def _open(self, workers: int) -> None:
-        fabric = Fabric(workers, config=self._settings.config)
+        fabric = Fabric(workers, config=self._settings.config, on_error=self._hear)
         fabric._tells_dropped = False  # of a task that is not run its future tells, or it was cancelled
         fabric._supervisor.watchers.append(self._changed)
         with self._grown:
             self.fabric = fabric
             self._grown.notify_all()
 
-    def _make_runners(self, slots: list[int], once: bool) -> None:
-        """Make a runner in each of these workers, which have one less than the others: there they are placed."""
-        if not slots:
-            return
+    def _make_seats(self, slots: list[int]) -> None:
+        """Make the runners of these workers, while they have nothing to do, and give them tasks."""
         fabric, settings = self.fabric, self._settings
         assert fabric is not None
-        first = once == settings.once  # of a worker; the initializer runs once
-        setup = Setup(settings.initializer, settings.initargs, authkey()) if first else Setup()
-        runners = fabric.spawn_batch(
-            settings.runner, len(slots), args=(dumps(setup),), placement="least_loaded", on_crash=_crash(once)
-        )
+        setup = Setup(settings.initializer, settings.initargs, authkey())
+        made: dict[bool, AgentGroup] = {}
+        for once in (
+            settings.once,
+            not settings.once,
+        ):  # these workers have one less than the others: there it is placed
+            made[once] = fabric.spawn_batch(
+                settings.runner, len(slots), args=(dumps(setup),), placement="least_loaded", on_crash=_crash(once)
+            )
+            setup = Setup()  # the initializer runs once in a worker
         slot_of = fabric._switchboard.slot_of
         with self._pool.lock:
-            for runner in runners:
-                seat = self._seat(slot_of(runner.address))
-                seat.runners[once] = runner
+            alive = fabric._supervisor.slots
+            for once, runners in made.items():
+                for runner in runners:
+                    self._addresses.add(runner.address)
+                    slot = slot_of(runner.address)
+                    if slot in alive:  # else it was given up meanwhile
+                        self._seat(slot).runners[once] = runner
             self._pool.dispatch()
+
+    def _hear(self, letter: DeadLetter) -> None:
+        """Hear that a successor could not make its runner: without a message, since nobody tells one anything."""
+        if letter.agent in self._addresses and letter.body is None:
+            self._pool.fail(*why_not_started(SpawnError("", {0: letter.error.__cause__ or letter.error})))
 
     def _seat(self, slot: int) -> Seat:
         seat = self.seats.get(slot)
@@ -203,7 +201,7 @@ class TaskCrew:
         with self._pool.lock:
             seat = self.seats.get(slot)
             if seat is not None:
-                seat.forget_worker()
+                seat.forget_worker(with_tasks=True)
             if given_up:
                 self.seats.pop(slot, None)
                 self.wanted -= 1
@@ -225,7 +223,19 @@ class TaskCrew:
         seat = self.seats.get(task.slot)
         if seat is None or self.fabric is None:
             return False
-        return self.fabric._supervisor.end_question(task.slot, {seat.first_token | task.index}, why)
+        return self.fabric._supervisor.end_question(task.slot, _Awaited(seat, task.index), why)
+
+    def has_begun(self, task: TaskFuture) -> bool:
+        """Has the worker that a task was sent to got it in hand? It may be about to start."""
+        seat = self.seats.get(task.slot)
+        if seat is None or self.fabric is None:
+            return False
+        return self.fabric._supervisor.has_in_hand(task.slot, seat.first_token | task.index)
+
+    def is_our_thread(self) -> bool:
+        """Is this one of the threads that end with the fabric?"""
+        fabric, current = self.fabric, threading.current_thread()
+        return fabric is not None and current in (fabric._replies.pump, fabric._supervisor.crew.watcher)
 
     def withdraw(self, seat: Seat) -> None:
         """Take back what a worker has behind the task in hand, for others to run. The steward's."""
@@ -253,7 +263,7 @@ class TaskCrew:
     def recycle(self, seat: Seat, reason: str) -> None:
         """Have a worker replaced when it has done what it was sent. Waits for nothing; with the lock held."""
         assert self.fabric is not None
-        seat.forget_worker()
+        seat.forget_worker(with_tasks=False)
         self.fabric._supervisor.recycle(seat.slot, reason)
 
     @property
@@ -266,11 +276,15 @@ class TaskCrew:
         pids, due = self.pids(), now + _LOOK
         with self._pool.lock:
             for seat in self.seats.values():
+                if pids.get(seat.slot) == self._leaving.get(seat.slot, -1):
+                    continue  # it is told already, and has something in hand
                 service = seat.service = seat.service or Service(self._policy, now)
                 reason = service.finished(0, now)
                 if reason is None and seat.taken > len(seat.in_flight):
-                    reason = service.measured(_resident_bytes(pids.get(seat.slot, 0)))
+                    resident = _resident_bytes(pids.get(seat.slot, 0))
+                    reason = service.measured(resident) if resident else None
                 if reason is not None:
+                    self._leaving[seat.slot] = pids.get(seat.slot, 0)
                     self.recycle(seat, reason)
                 due = min(due, service.due or due)
         return max(0.01, due - now)
@@ -280,12 +294,16 @@ class TaskCrew:
         _log.warning("the pool goes on with %d workers: %s", len(self.seats), error)
         with self._pool.lock:
             self.wanted = len(self.seats)
+        with self._grown:
+            self._grown.notify_all()
 
-    def close(self) -> None:
-        """Have the workers leave, and wait until they have. What they have in hand is dropped."""
+    def close(self, at_once: bool = False) -> None:
+        """Have the workers leave, and wait until they have; `at_once`: kill them in what they have in hand."""
         fabric = self.fabric
         try:
             if fabric is not None:
+                if at_once:
+                    fabric._supervisor.kill_all()
                 fabric.close(drain=False)
         finally:
             for seat in self.seats.values():
@@ -293,6 +311,17 @@ class TaskCrew:
             with self._grown:
                 self.closed = True
                 self._grown.notify_all()
+
+
+class _Awaited:
+    """Holds the correlation id of a task for as long as its worker has not answered it."""
+
+    def __init__(self, seat: Seat, index: int) -> None:
+        self._seat = seat
+        self._index = index
+
+    def __contains__(self, correlation: object) -> bool:
+        return correlation == self._seat.first_token | self._index and self._index in self._seat.in_flight
 
 
 def _crash(once: bool) -> Any:

@@ -5,7 +5,7 @@ the pool. One of them claims it, under the pool's lock; the others find it claim
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
@@ -63,7 +63,7 @@ class Endings:
         with self.lock:
             if not self.claim(task):
                 return
-        run_callbacks(self.settle([(task, None, error)]))
+        self._call_back(self.settle([(task, None, error)]))
         self.wake()
 
     def settle(self, rows: Iterable[tuple[TaskFuture, Any, BaseException | None]]) -> list[TaskFuture]:
@@ -136,9 +136,18 @@ class Endings:
         for run in list(self.runs):
             run.abort(self.lost(cause))
         self.wake()
-        run_callbacks(called)
+        self._call_back(called)
         if self.steward.thread is not None:
             self.steward.call()
+
+    def _call_back(self, tasks: list[TaskFuture]) -> None:
+        """Run callbacks where they hold up nobody: this may be the steward, or the supervisor thread."""
+        if tasks:
+            self.run_later(lambda: run_callbacks(tasks))
+
+    def run_later(self, job: Callable[[], None]) -> None:
+        """Run a user's function in a thread that may be held up."""
+        self.crew.run_later(job)
 
     def lost(self, cause: BaseException | None = None) -> BaseException:
         """Return what tasks raise that are lost because the pool is broken."""

@@ -88,6 +88,7 @@ class TaskFuture(Future[Any]):
     call: Any = None  # what is to be encoded when it is sent, because it is large; None: `data` is it
     sent_call: Any = None  # of a large one, when it is encoded: what lies in the arena is for one worker, once
     data: Data = b""
+    sent_bytes = 0  # of `data`, which is let go of before its worker has answered, if it is stopped
     encoding = 0
     size = 0  # bytes of a chunk's pickle
     returned = 0  # times that it came back undone

@@ -16,7 +16,6 @@ import pickle
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures._base import PENDING, RUNNING
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -58,7 +57,6 @@ class TaskPool(Endings):
         self.unfinished = 0  # tasks that are neither done nor cancelled, and runs
         self.closing = False  # no more tasks are taken
         self.broken: str | None = None
-        self.late = 0
         self._closed_by = "shutdown"
         self._idle = 0  # workers that had nothing to do when it was last looked, less tasks since
         self._since_look = 0
@@ -200,31 +198,26 @@ class TaskPool(Endings):
 
     def _send(self, seat: Seat, tasks: list[TaskFuture]) -> bool:
         try:
-            sent = seat.send(tasks)
+            seat.send(tasks)
         except MessageTooLargeError as error:
             self.steward.refuse(tasks.pop(0), error)
-            self.queue.put_back(tasks)
             return True
         except FabricError:  # its worker is given up, or the fabric closed: those who know of it settle the rest
-            sent = 0
-        except BaseException:  # Ctrl-C: what may have been sent is sent again
-            self.queue.put_back([task for task in tasks if not self.crew.holds(task)])
-            raise
-        for task in tasks[:sent]:
-            task._state = RUNNING
-        if sent and tasks[0].options.timeout is not None:
+            return False
+        finally:  # after Ctrl-C too: what may have been sent, and was not noted down, is sent again
+            unsent = [task for task in tasks if not self.crew.holds(task)]
+            self.queue.put_back(unsent)
+        if tasks[0].options.timeout is not None and not unsent:
             seat.solo = True
             self.steward.watch(tasks[0])
         if seat.taken >= seat.most:
             self.crew.recycle(seat, f"after {seat.taken:,} tasks")
-        if sent < len(tasks):
-            self.queue.put_back(tasks[sent:])
-        return sent > 0
+        return len(unsent) < len(tasks)
 
     def best_seat(self, task: TaskFuture) -> Seat | None:
         """Return the worker with the least to do that has room; of idle ones the last that was given something."""
         best = None
-        for seat in self.crew.ready(task.options):
+        for seat in self.crew.seats.values():
             if seat.room() <= 0 or (task.options.timeout is not None and seat.in_flight):
                 continue
             if best is None or (len(seat.in_flight), -seat.used) < (len(best.in_flight), -best.used):
@@ -235,15 +228,14 @@ class TaskPool(Endings):
 
     def deliver(self, seat: Seat, replies: Replied) -> Finish | None:
         """Take replies of one worker, in the thread that drains; what they make room for is sent first."""
-        if self._torn:  # Ctrl-C came, here; the replies come again, but their tasks are in flight no more
-            self._finish(self._torn)
+        # Had Ctrl-C come here, replies would come again whose tasks are in flight no more.
+        torn = self._finish(self._torn) if self._torn else []
         found = self._torn = []
         with self.lock:
             seat.take(replies.correlations(), replies.bodies, found)
             if len(found) < len(replies.bodies):
-                self.late += len(replies.bodies) - len(found)
                 self.crew.forget_withdrawal(seat)
-        called = self._finish(found)
+        called = torn + self._finish(found)
         self._torn = []
         return (lambda: run_callbacks(called)) if called else None
 
@@ -304,10 +296,6 @@ class TaskPool(Endings):
         self.crew.wait(waiter, deadline)
         return waiter.done or deadline is None or time.monotonic() < deadline
 
-    def run_later(self, job: Callable[[], None]) -> None:
-        """Run a user's function in a thread that may be held up."""
-        self.crew.run_later(job)
-
     def look(self) -> None:
         """Take what has come, unless another thread does already."""
         self._since_look = 0
@@ -325,13 +313,16 @@ class TaskPool(Endings):
             if at_exit:
                 self._closed_by = "interpreter shutdown"
             self.closing = True
+        for run in list(self.runs):
+            run.release()
         if self.steward.thread is not None:
             self.steward.attend()
             self.steward.call()
 
     def join(self) -> None:
-        """Wait until the workers have left."""
-        self.steward.join()
+        """Wait until the workers have left; in a callback, which runs in a thread that has to end before, do not."""
+        if not self.crew.is_our_thread():
+            self.steward.join()
 
     def call(self) -> None:
         """Have the steward do its chores."""
@@ -343,6 +334,7 @@ class TaskPool(Endings):
     def forget_after_fork(self) -> None:
         """Be unusable in a forked child, which has neither the workers nor the steward; no lock can be relied on."""
         self.lock = threading.Lock()
+        self.steward = Steward(self)
         self.closing = True
         self.broken = f"this pool belongs to process {os.getppid()}: a forked child makes one of its own"
         self.steward.done = True

@@ -11,7 +11,7 @@ class TaskQueue:
 
     def __init__(self) -> None:
         self._levels: dict[int, deque[TaskFuture]] = {}
-        self._order: list[int] = []  # priorities that were ever seen, the highest first
+        self._order: list[int] = []  # priorities of tasks there are, the highest first; at times of some there were
         self.count = 0
 
     def __len__(self) -> int:
@@ -80,6 +80,7 @@ class TaskQueue:
     def _level(self, priority: int) -> deque[TaskFuture]:
         level = self._levels.get(priority)
         if level is None:
+            self._levels = {known: tasks for known, tasks in self._levels.items() if tasks}
             level = self._levels[priority] = deque()
             self._order = sorted(self._levels, reverse=True)
         return level

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fabric.agent import Agent
-from fabric.callables import Located
+from fabric.callables import load_function
 from fabric.codec import describe
 
 _FUNCTIONS_KEPT = 256
@@ -79,10 +79,7 @@ class TaskRunner(Agent):
     def _load(self, data: bytes) -> Any:
         if len(self._functions) >= _FUNCTIONS_KEPT:
             del self._functions[next(iter(self._functions))]
-        function = _loaded(data)
-        if type(function) is Located:
-            function = function.there()
-        self._functions[data] = function
+        function = self._functions[data] = load_function(data)
         return function
 
 

@@ -123,3 +123,11 @@ def test_only_so_many_are_kept() -> None:
 def test_a_function_by_value_keeps_the_name_of_its_file() -> None:
     function = lambda x: x + 1  # noqa: E731
     assert loaded(FunctionCache().dump(function)).__code__.co_filename == __file__
+
+
+def test_a_global_that_comes_later_is_seen() -> None:
+    function = in_main("def f(): return helper()", "f")
+    cache = FunctionCache()
+    assert cache.dump(function) is not None  # a NameError, in the worker
+    function.__globals__["helper"] = in_main("def helper(): return 7", "helper")
+    assert loaded(cache.dump(function))() == 7

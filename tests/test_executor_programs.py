@@ -226,3 +226,82 @@ def test_a_task_that_kills_does_not_take_the_others_of_a_storm_with_it(tmp_path:
         outcomes = [type(future.exception(DEADLINE)) for future in futures]
     assert sum(issubclass(kind, PoisonMessageError) for kind in outcomes) == 4
     assert outcomes.count(type(None)) == 196
+
+
+def test_tasks_that_are_stopped_give_back_the_room_they_had() -> None:
+    with Executor(1) as executor:
+        limited = executor.options(timeout=0.05)
+        for _ in range(20):  # 20 of 60 KB would fill what may be ahead of a worker
+            with pytest.raises(TimeoutError):
+                limited.submit(work.sleep_and_return, 60, b"x" * 60_000).result(DEADLINE)
+        assert executor.submit(work.echo, 1).result(DEADLINE) == 1
+        assert [seat.bytes_ahead for seat in executor._pool.crew.seats.values()] == [0]
+
+
+def test_a_view_that_treats_crashes_otherwise_waits_for_nobody(tmp_path: Path) -> None:
+    with Executor(2) as executor:
+        long = executor.submit(work.sleep_and_return, 60)
+        assert executor.options(on_crash="fail").submit(work.echo, 1).result(DEADLINE) == 1
+        assert executor.submit(work.echo, 2).result(DEADLINE) == 2
+        assert not long.done()
+        long.cancel()
+
+
+def test_an_executor_may_be_shut_down_in_a_callback() -> None:
+    over = threading.Event()
+    executor = Executor(1)
+
+    def shut_down(done: Any) -> None:
+        executor.shutdown(wait=True)
+        over.set()
+
+    executor.submit(work.echo, 1).add_done_callback(shut_down)
+    assert over.wait(DEADLINE)
+    executor.shutdown()
+
+
+def begin_slowly(path: str) -> None:
+    """Be an initializer that takes longer than any task may: but for the first time."""
+    if os.path.exists(path):
+        threading.Event().wait(1.0)
+    Path(path).touch()
+
+
+def test_a_time_limit_does_not_count_the_start_of_a_worker(tmp_path: Path) -> None:
+    arguments = (str(tmp_path / "begun"),)
+    with Executor(1, max_tasks_per_child=1, initializer=begin_slowly, initargs=arguments) as executor:
+        limited = executor.options(timeout=0.5)
+        assert [limited.submit(work.echo, i).result(DEADLINE) for i in range(3)] == [0, 1, 2]
+
+
+def begin_once(path: str) -> None:
+    """Be an initializer that works once."""
+    if os.path.exists(path):
+        raise OSError("the licence server is down")
+    Path(path).touch()
+
+
+def test_an_initializer_that_raises_in_a_successor_breaks_the_executor(tmp_path: Path) -> None:
+    with Executor(1, initializer=begin_once, initargs=(str(tmp_path / "begun"),)) as executor:
+        assert executor.submit(work.echo, 1).result(DEADLINE) == 1
+        next(iter(executor._processes.values())).kill()
+        with pytest.raises(RuntimeError, match="licence server"):
+            executor.submit(work.sleep_and_return, 1.0).result(DEADLINE)
+        assert executor._broken
+
+
+def test_killing_the_workers_waits_for_no_task() -> None:
+    executor = Executor(1)
+    future = executor.submit(work.sleep_and_return, 60)
+    while not future.running():
+        threading.Event().wait(0.001)
+    executor.kill_workers()
+    with pytest.raises(RuntimeError):
+        future.result(0)
+
+
+def test_priorities_that_nobody_uses_any_more_are_forgotten() -> None:
+    with Executor(1) as executor:
+        for priority in range(200):
+            assert executor.options(priority=priority).submit(work.echo, priority).result(DEADLINE) == priority
+        assert len(executor._pool.queue._levels) < 10
