@@ -27,15 +27,15 @@ from fabric.errors import FabricError
 from fabric.guarded_log import GuardedLogger
 from fabric.messages import INDEX_BITS, REPLY, begins_stream
 from fabric.pending import Entry, One, Promise, Replied, Single, wake
+from fabric.pump import Pump
 from fabric.ring import MESSAGES, Peer
 
 _log = GuardedLogger("fabric")
-_LINGER = 0.5  # seconds that the pump stays without work: the next future then finds a running thread
 _MOST_RUNS = 64  # taken at one go: a worker that sends for ever must not keep a thread that has its reply
 _LEAVING = 5.0  # seconds that a leader may take to see that the fabric is closed
 
 
-class Replies:
+class Replies(Pump):
     """Entries that wait for replies, and the threads that drain them."""
 
     def __init__(self, peer: Peer, receiver: Receiver, on_record: Callable[[Received], None]) -> None:
@@ -49,10 +49,7 @@ class Replies:
         self._awaited = 0  # reasons for which the leader sleeps
         self._wanted: collections.Counter[int] = collections.Counter()  # reasons of followers, by count
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
-        self._jobs: collections.deque[Callable[[], None]] = collections.deque()
-        self._pump: threading.Thread | None = None
-        self._pump_bell = threading.Event()
-        self._pump_guard = threading.Lock()
+        super().__init__()
         self._promised: set[int] = set()  # tokens of futures; a set, since threads add to it without a lock
         self._finishes: list[Callable[[], None]] = []  # to be done when the replies in hand are committed
         self._unread = False  # did the last look leave something in the lanes?
@@ -166,26 +163,6 @@ class Replies:
 
         self._order(give_up)
 
-    def run_later(self, job: Callable[[], None]) -> None:
-        """Run a user's function in the pump."""
-        self._jobs.append(job)
-        self.wake_pump()
-
-    def run_left(self) -> None:
-        """Run what came too late for the pump: nobody else would."""
-        if self._closed is not None:
-            self._run_jobs()
-
-    def wake_pump(self) -> None:
-        """See to it that somebody drains although nobody waits."""
-        with self._pump_guard:
-            if self._closed is not None:
-                return
-            if self._pump is None:
-                self._pump = threading.Thread(target=self._run_pump, name="fabric-pump", daemon=True)
-                self._pump.start()
-        self._pump_bell.set()
-
     def wake_and_drain(self) -> None:
         """Drain what a worker sent although nobody here waits for it. Any thread."""
         self._order(_look)  # who leads and is about to leave looks once more for its sake
@@ -217,11 +194,6 @@ class Replies:
         self._run_jobs()
         self._lead.acquire(timeout=_LEAVING)  # kept: nobody drains any more
         self._receiver.close()
-
-    @property
-    def pump(self) -> threading.Thread | None:
-        """The thread that runs users' functions, while there is one."""
-        return self._pump
 
     @property
     def outstanding(self) -> int:
@@ -259,6 +231,16 @@ class Replies:
         if dropped != self._dropped and self.on_garbage is not None:
             self._dropped = dropped
             self.on_garbage()
+
+    def _lead_as_pump(self) -> bool:
+        """See Pump."""
+        if not self._lead.acquire(False):
+            return False
+        try:
+            self._lead_until(lambda: bool(self._jobs) or not self._promised, MESSAGES, None)
+        finally:
+            self._leave()
+        return True
 
     def _leave(self) -> None:
         """Let go of the lead, and hand it on."""
@@ -393,38 +375,6 @@ class Replies:
     def _wake_followers(self) -> None:
         for lock in list(self._followers):
             wake(lock)
-
-    # The pump.
-
-    def _run_pump(self) -> None:
-        while True:
-            self._run_jobs()
-            if self._closed is not None:
-                return
-            if self._promised:
-                self._pump_bell.clear()
-                if self._lead.acquire(False):
-                    try:
-                        self._lead_until(lambda: bool(self._jobs) or not self._promised, MESSAGES, None)
-                    finally:
-                        self._leave()
-                else:
-                    self._pump_bell.wait()  # whoever leaves the lead with futures outstanding rings it
-                continue
-            self._pump_bell.clear()
-            if not self._jobs and not self._pump_bell.wait(_LINGER):
-                with self._pump_guard:
-                    if not self._jobs and not self._promised and not self._pump_bell.is_set():
-                        self._pump = None
-                        return
-
-    def _run_jobs(self) -> None:
-        while self._jobs:
-            job = self._jobs.popleft()
-            try:
-                job()
-            except BaseException:  # SystemExit too: it would end the pump, and with it all futures
-                _log.exception("a callback raised")
 
 
 def _look() -> None:

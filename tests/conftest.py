@@ -118,7 +118,7 @@ def _guard() -> Iterator[None]:
 def kind(request: pytest.FixtureRequest) -> Iterator[type[Fabric]]:
     """Run a test with real workers, and again in this process: what users see must not differ."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fabric.replies._LINGER", 0.0)  # else each test with futures waits for the pump to leave
+        patch.setattr("fabric.pump.LINGER", 0.0)  # else each test with futures waits for the pump to leave
         yield request.param
 
 

@@ -75,7 +75,7 @@ def crasher(fab):
 def calm():
     """One fabric for all that must not kill a worker."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fabric.replies._LINGER", 0.0)  # else each test with futures waits for the pump to leave
+        patch.setattr("fabric.pump.LINGER", 0.0)  # else each test with futures waits for the pump to leave
         with _used_to_the_end() as fabric:
             yield fabric
             assert fabric.statistics().restarts == 0

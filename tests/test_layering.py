@@ -92,6 +92,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.aside",
         "fabric.sampler",
         "fabric.pending",
+        "fabric.pump",
         "fabric.directory",
         "fabric.inline_lanes",
         "fabric.inline_loop",

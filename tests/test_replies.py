@@ -74,7 +74,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch):
-    monkeypatch.setattr("fabric.replies._LINGER", 0.0)
+    monkeypatch.setattr("fabric.pump.LINGER", 0.0)
     with loopback(2) as loop:
         made = World(loop)
         yield made

@@ -195,7 +195,7 @@ def test_without_pickles_none_is_unpickled_among_others_either(encoding, process
 def strict():
     """A fabric without pickles, one of whose workers sends what it likes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fabric.replies._LINGER", 0.0)  # else each test with futures waits for the pump to leave
+        patch.setattr("fabric.pump.LINGER", 0.0)  # else each test with futures waits for the pump to leave
         with Fabric(workers=2, encoding="json", allow_pickle=False, on_error=lambda letter: None) as fabric:
             yield fabric
 
