@@ -5,6 +5,7 @@ grow       the steward starts what is missing, all at once, and makes a runner i
 changed    the supervisor thread says whose worker died, was recycled, or is given up
 """
 
+import dataclasses
 import math
 import threading
 import time
@@ -37,6 +38,7 @@ class Pool(Protocol):
     """The part of fabric.task_pool.TaskPool that its crew needs."""
 
     lock: threading.Lock
+    settings: PoolSettings
 
     def dispatch(self) -> None: ...
     def take_back(self, tasks: list[TaskFuture]) -> None: ...
@@ -308,6 +310,7 @@ class TaskCrew:
         finally:
             for seat in self.seats.values():
                 seat.waited = (0,)  # the memory goes with the fabric
+            self._settings = self._pool.settings = dataclasses.replace(self._settings, initializer=None, initargs=())
             with self._grown:
                 self.closed = True
                 self._grown.notify_all()
