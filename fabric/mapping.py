@@ -1,6 +1,5 @@
 """Iterate over the results of Executor.map: in order, as they come (fabric.runs does the work)."""
 
-import math
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -16,10 +15,6 @@ from fabric.sources import Listed, Source
 from fabric.task_errors import outcome
 from fabric.task_future import TaskOptions
 from fabric.task_pool import TaskPool
-
-_CHUNK_SECONDS = 0.02  # a chunk that takes longer gives back what it has not begun: others may be idle
-_AHEAD = 3  # chunks of measured size a worker: one in its hands, one behind it, one that waits here
-_AHEAD_FIXED = 256  # those that were asked for may be of a microsecond each
 
 
 class Buffered:
@@ -90,11 +85,9 @@ def map_items(
 ) -> Iterator[Any]:
     """Begin a map; return the iterator over its results. `work` is (function, star, options, seed)."""
     function, star, options, seed = work
-    measured = chunksize is None
     sizer: Sizer = FixedSize(chunksize) if chunksize is not None else MeasuredSize(pool.settings.max_workers)
     source: Source = Listed(items) if buffer is None else Buffered(items, buffer)
-    details = Work(function, star, options, _CHUNK_SECONDS if measured else math.inf, seed)
-    run = Run(pool, details, source, sizer, _AHEAD if measured else _AHEAD_FIXED)
+    run = Run(pool, Work(function, star, options, seed), source, sizer)
     return _iterate(run, _Results(run, pool.name_of_function(function)), deadline_of(timeout))
 
 

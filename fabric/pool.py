@@ -6,7 +6,6 @@ Pool ──▶ TaskPool ──▶ workers of a fabric         (fabric.task_pool 
 """
 
 import atexit
-import math
 import os
 import warnings
 import weakref
@@ -35,11 +34,8 @@ from fabric.task_pool import TaskPool
 from fabric.task_settings import PoolSettings, start_method_of, task_config
 
 _MOST_WORKERS = 256
-_CHUNK_SECONDS = 0.02  # a chunk of ours that takes longer gives back what it has not begun: others may be idle
 _PROMPT = 0.0005  # seconds of work in a chunk of imap: results are wanted as they come
 _PROMPT_MOST = 512
-_AHEAD = 3  # chunks of measured size a worker: one in its hands, one behind it, one that waits here
-_AHEAD_FIXED = 256  # those that were asked for may be of a microsecond each
 _BOUND = 1 << 16  # items of an iterable without a length that imap is ahead of who takes the results
 _TERMINATED = "the pool was terminated"
 _pools: "weakref.WeakSet[TaskPool]" = weakref.WeakSet()
@@ -205,9 +201,7 @@ class Pool:
         return MeasuredSize(self._processes, _PROMPT, _PROMPT_MOST), 1
 
     def _run(self, func: Any, star: bool, items: Any, sizer: Sizer, group: int) -> Run:
-        measured = type(sizer) is MeasuredSize
-        work = Work(func, star, self._options, _CHUNK_SECONDS if measured else math.inf)
-        return Run(self._tasks, work, source_of(items, group, _BOUND), sizer, _AHEAD if measured else _AHEAD_FIXED)
+        return Run(self._tasks, Work(func, star, self._options), source_of(items, group, _BOUND), sizer)
 
     # Leaving.
 

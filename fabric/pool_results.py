@@ -4,13 +4,13 @@ Who waits drains, and feeds what is still to be sent (fabric.runs). Callbacks ru
 the user's and may take their time; a result that has one is ready when it has run.
 """
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from fabric.errors import ClosedError
+from fabric.guarded_log import GuardedLogger
 from fabric.pending import deadline_of, seconds_left
 from fabric.pool_errors import TimedOutError, pool_error
 from fabric.pool_runner import Unsendable
@@ -18,7 +18,7 @@ from fabric.runs import Run
 from fabric.task_future import TaskFuture
 from fabric.task_pool import TaskPool
 
-_log = logging.getLogger("fabric")
+_log = GuardedLogger("fabric")
 
 Callback = Callable[[Any], object]
 _here = threading.local()  # `calls_back`: is this thread in a callback?

@@ -8,26 +8,30 @@ A chunk that took too long comes back in part, and the rest of it goes to whoeve
 or cannot be pickled, is cut into single items, so that only the one to blame fails.
 """
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from fabric.chunking import Sizer
+from fabric.chunking import MeasuredSize, Sizer
 from fabric.errors import BackpressureError, EncodingError, PoisonMessageError
 from fabric.sources import Iterated, Source
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
 from fabric.task_pool import TaskPool
 from fabric.task_runner import Outcomes
 
+_CHUNK_SECONDS = 0.02  # a chunk of ours that takes longer gives back what it has not begun: others may be idle
+_AHEAD = 3  # chunks of measured size a worker: one in its hands, one behind it, one that waits here
+_AHEAD_FIXED = 256  # those that were asked for may be of a microsecond each
+
 
 class Work(NamedTuple):
-    """What is to be done with each item. `seconds`: how long a chunk may take, before the rest of it comes back."""
+    """What is to be done with each item."""
 
     function: Any
     star: bool
     options: TaskOptions
-    seconds: float
     seed: Any = None  # of random numbers, for each item its own
 
 
@@ -57,8 +61,8 @@ class Piece:
 class Run:
     """One call of map or imap, from its first item to the last outcome. Any thread may feed it and wait for it."""
 
-    def __init__(self, pool: TaskPool, work: Work, source: Source, sizer: Sizer, ahead: int) -> None:
-        """`ahead`: how many chunks a worker may be open. RuntimeError: the pool takes no more work.
+    def __init__(self, pool: TaskPool, work: Work, source: Source, sizer: Sizer) -> None:
+        """See fabric.chunking for `sizer`: chunks of the size that was asked for come back whole.
 
         Raises:
             EncodingError: the function cannot be pickled.
@@ -70,7 +74,9 @@ class Run:
         self._function = work.function if data is None else data
         self._sizer = sizer
         self._workers = pool.settings.max_workers
-        self._most_open = ahead * self._workers
+        measured = isinstance(sizer, MeasuredSize)
+        self._seconds = _CHUNK_SECONDS if measured else math.inf  # that a chunk may take
+        self._most_open = (_AHEAD if measured else _AHEAD_FIXED) * self._workers
         self._guard = threading.Lock()  # of feeding
         self._lock = threading.Lock()  # of what follows
         self._open = 0  # chunks that are not done
@@ -127,7 +133,7 @@ class Run:
         seed = None if work.seed is None else (work.seed, piece.first)
         try:
             task = self.pool.submit_call(
-                work.options, (self._function, piece.items, work.star, work.seconds, seed), work.function
+                work.options, (self._function, piece.items, work.star, self._seconds, seed), work.function
             )
         except EncodingError as error:
             self._came(piece, None, error)
@@ -154,7 +160,7 @@ class Run:
             self._sizer.observe(len(values), seconds)
             if len(values) < count:
                 again = self._cut(piece, len(values), self._sizer.next(count))
-                if seconds < self._work.seconds:  # results are large
+                if seconds < self._seconds:  # results are large
                     self._sizer.limit(len(values))
         elif count > 1 and self._is_divisible(error):
             again = self._cut(piece, 0, 1 if not isinstance(error, BackpressureError) else -(-count // 4))
