@@ -163,25 +163,30 @@ class MapResult(AsyncResult):
         self._value = [None] * count
         self._first_error = count  # index of its item
         self._complete = False
+        self._lock = threading.Lock()  # of what `accept` and `finish` do
         if self._called is not None:
             run.pool.attend()
         run.begin(self)
 
     def accept(self, first: int, values: list[Any], errors: dict[int, Any]) -> None:
         """See fabric.runs.Collector."""
-        if first >= 0:
-            self._value[first : first + len(values)] = values
-        if errors:
-            index = min(errors)
-            if first + index < self._first_error:
-                self._first_error = first + index
-                self._error = pool_error(errors[index], self._name)
+        with self._lock:
+            if self._complete:  # it was aborted meanwhile
+                return
+            if first >= 0:
+                self._value[first : first + len(values)] = values
+            if errors:
+                index = min(errors)
+                if first + index < self._first_error:
+                    self._first_error = first + index
+                    self._error = pool_error(errors[index], self._name)
 
     def finish(self) -> None:
         """See fabric.runs.Collector."""
-        if self._error is not None:
-            self._value = None
-        self._complete = True
+        with self._lock:
+            if self._error is not None:
+                self._value = None
+            self._complete = True
         self._call_back()
 
     def _came(self) -> bool:

@@ -77,25 +77,34 @@ class Run:
         measured = isinstance(sizer, MeasuredSize)
         self._seconds = _CHUNK_SECONDS if measured else math.inf  # that a chunk may take
         self._most_open = (_AHEAD if measured else _AHEAD_FIXED) * self._workers
-        self._guard = threading.Lock()  # of feeding
-        self._lock = threading.Lock()  # of what follows
+        self._guard = (
+            threading.Lock()
+        )  # of feeding: whoever has it may run the user's code, an iterator's say
+        self._lock = threading.Lock()  # of what follows; no code of the user's runs under it
         self._open = 0  # chunks that are not done
         self._sent = 0  # items that were put into chunks
-        self._left = 0  # of these, items whose outcome is to come
+        self._left = (
+            0  # of these, items without an outcome; and one while some are being taken
+        )
         self._again: deque[Piece] = deque()
         self._tasks: dict[TaskFuture, None] = {}  # of chunks that are not done
         self._waiting: list[Waiter] = []
         self._collector: Collector | None = None
-        self.finished = False
+        self._ending = False  # has somebody begun to finish it? Then it is theirs alone
+        self.finished = False  # has the collector got all?
 
     def begin(self, collector: Collector) -> None:
         """Begin to send."""
         self._collector = collector
         self.pool.begin_run(self)
-        if isinstance(self.source, Iterated):
-            self.source.begin(self._more)
-        else:
-            self._more()
+        try:
+            if isinstance(self.source, Iterated):
+                self.source.begin(self.feed)
+            else:
+                self.feed()
+        except BaseException as error:  # no thread can be started
+            self.abort(error)
+            raise
 
     # Feeding.
 
@@ -109,9 +118,11 @@ class Run:
                 self.abort(error)
             finally:
                 self._guard.release()
+        if self.source.ended():  # and all that it gave may be there
+            self._finish_if_done()
 
     def _wants(self) -> bool:
-        if self._open >= self._most_open or self.finished:
+        if self._open >= self._most_open or self._ending:
             return False
         if self._again:
             return True
@@ -121,13 +132,11 @@ class Run:
     def _send_next(self) -> None:
         with self._lock:
             piece = self._again.popleft() if self._again else None
-            if piece is None:
-                items = self.source.take(self._sizer.next(self.source.left))
-                if len(items) == 0:
-                    return
-                piece = Piece(self, items, self._sent)
-                self._sent += len(items)
-                self._left += len(items)
+        if piece is None:
+            piece = self._take()
+        if not len(piece.items) or self._ending:
+            return
+        with self._lock:
             self._open += 1
         work = self._work
         seed = None if work.seed is None else (work.seed, piece.first)
@@ -141,16 +150,27 @@ class Run:
         self._sizer.weigh(len(piece.items), task.size)
         self._tasks[task] = None
         task.follow(piece.came)
+        if self._ending:  # who aborted it may not have seen this one
+            task.cancel_waiting()
 
-    def _more(self) -> None:
-        """Take note that the source has something, or has ended."""
-        self.feed()
-        if self.source.ended():
-            self._finish_if_done()
+    def _take(self) -> Piece:
+        """Take the next items, which may run the user's code, and that wait for tasks of this very pool."""
+        with self._lock:
+            self._left += 1  # it must not look as if all were done meanwhile
+        items: Any = ()
+        try:
+            items = self.source.take(self._sizer.next(self.source.left))
+        finally:
+            with self._lock:
+                first = self._sent
+                self._sent += len(items)
+                self._left += len(items) - 1
+        return Piece(self, items, first)
 
     # What comes back.
 
     def _came(self, piece: Piece, result: Any, error: BaseException | None) -> None:
+        collector = self._collector
         values: list[Any] = []
         errors: dict[int, Any] = {}
         again: list[Piece] = []
@@ -167,14 +187,14 @@ class Run:
         else:
             values, errors = [None] * count, dict.fromkeys(range(count), error)
         piece.items = ()
-        with self._lock:
-            if self.finished:
-                return
+        if self._ending:
+            return
+        if values and collector is not None:
+            collector.accept(piece.first, values, errors)
+        with self._lock:  # only now: once none is left, any thread may finish it
             self._open -= 1
             self._again.extend(again)
             self._left -= len(values)
-        if values and self._collector is not None:
-            self._collector.accept(piece.first, values, errors)
         if not self._finish_if_done() and not self._wake() and self._wants():
             self.pool.steward.feed(self.feed)
 
@@ -190,43 +210,36 @@ class Run:
 
     def _finish_if_done(self) -> bool:
         with self._lock:
-            if self.finished or not self.source.ended() or self._left:
-                return self.finished
-            last, self.source.error = self.source.error, None
-            if last is None:
-                self.finished = True
-            else:  # as if it were the outcome of one more item
-                self._left = 1
-        if last is None:
-            self._finish()
-            return True
-        assert self._collector is not None
-        self._collector.accept(self._sent, [None], {0: last})
-        with self._lock:
-            self._left = 0
-        return self._finish_if_done()
-
-    def _finish(self) -> None:
-        collector, self._collector = self._collector, None
-        if collector is not None:
-            collector.finish()
-        self._wake()
-        self.pool.end_run(self)
-        self.pool.wake()  # who waits may sleep over the lanes, and this thread need not be the one that drains
+            if self._ending or self._left or not self.source.ended():
+                return self._ending
+            self._ending = True
+        last, self.source.error = self.source.error, None
+        self._finish(self._sent, last)
+        return True
 
     def abort(self, error: BaseException) -> None:
         """Give all that is still to come this error."""
         with self._lock:
-            if self.finished:
+            if self._ending:
                 return
-            self.finished = True
+            self._ending = True
             self._again.clear()
         self.source.stop()
         for task in list(self._tasks):
             task.cancel_waiting()
-        if self._collector is not None:
-            self._collector.accept(-1, [None], {0: error})
-        self._finish()
+        self._finish(-1, error)
+
+    def _finish(self, at: int, error: BaseException | None) -> None:
+        """Tell the collector that nothing more comes, after this error. Once, by whoever set `_ending`."""
+        collector, self._collector = self._collector, None
+        if collector is not None:
+            if error is not None:
+                collector.accept(at, [None], {0: error})
+            collector.finish()
+        self.finished = True
+        self._wake()
+        self.pool.end_run(self)
+        self.pool.wake()  # who waits may sleep over the lanes, and this thread need not be the one that drains
 
     def release(self) -> None:
         """Send all there is, however few results are taken: the pool is to be left."""

@@ -1,0 +1,154 @@
+"""The runs of maps, over a pool without processes: what its workers would do is done when somebody waits."""
+
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fabric.chunking import FixedSize
+from fabric.mapping import map_items
+from fabric.pool_results import MapResult
+from fabric.runs import Run, Work
+from fabric.sources import Iterated, Listed
+from fabric.task_future import TaskFuture, TaskOptions, Waiter
+from fabric.task_runner import Outcomes
+
+DEADLINE = 10.0
+
+
+class FakePool:
+    """The part of a TaskPool that runs need. Tasks are done one by one, in the thread that waits."""
+
+    def __init__(self) -> None:
+        self.settings = SimpleNamespace(max_workers=2)
+        self.functions = SimpleNamespace(dump=lambda function: None)
+        self.steward = SimpleNamespace(feed=self._note_feeder)
+        self.feeders: dict[Callable[[], None], None] = {}
+        self.tasks: dict[TaskFuture, tuple[Any, ...]] = {}
+        self.runs: dict[Run, None] = {}
+        self.before_reply: Callable[[], None] = lambda: None
+
+    def _note_feeder(self, feeder: Callable[[], None]) -> None:
+        self.feeders[feeder] = None
+
+    def name_of_function(self, function: Any) -> str:
+        return "it"
+
+    def submit_call(self, options: TaskOptions, call: tuple[Any, ...], function: Any) -> TaskFuture:
+        task = TaskFuture(self, options)  # type: ignore[arg-type]
+        self.tasks[task] = call
+        return task
+
+    def reply(self) -> None:
+        """Do the oldest task."""
+        task = next(iter(self.tasks))
+        function, items, *_ = self.tasks.pop(task)
+        self.before_reply()
+        task.settle(Outcomes([function(item) for item in items], {}, 0.0), None)
+        follower = task.take_follower()
+        if follower is not None:
+            follower(task)
+
+    def reply_to_all(self) -> None:
+        """Be workers, and the steward, until there is nothing to do."""
+        while self.tasks or self.feeders:
+            while self.tasks:
+                self.reply()
+            while self.feeders:
+                self.feeders.popitem()[0]()
+
+    def wait_for(self, waiter: Waiter, deadline: float | None) -> bool:
+        while not waiter.done:
+            assert self.tasks, "it waits for what nobody does"
+            self.reply()
+        return True
+
+    def cancel_waiting(self, task: TaskFuture) -> None:
+        self.tasks.pop(task, None)
+
+    def begin_run(self, run: Run) -> None:
+        self.runs[run] = None
+
+    def end_run(self, run: Run) -> None:
+        del self.runs[run]
+
+    def wake(self) -> None:
+        pass
+
+
+def mapped(pool: Any, items: Any, buffer: int | None) -> Iterator[Any]:
+    return map_items(pool, (str, False, TaskOptions(), None), items, 1, buffer, None)
+
+
+def run_of(pool: Any, source: Any) -> Run:
+    return Run(pool, Work(str, False, TaskOptions()), source, FixedSize(1))
+
+
+def in_thread(job: Callable[[], object]) -> bool:
+    """Run something that must not wait for ever; False: it did."""
+    thread = threading.Thread(target=job, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    return not thread.is_alive()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 50])
+def test_a_buffered_map_of_finitely_many_items_ends(count: int) -> None:
+    pool = FakePool()
+    for buffer in (1, 2, 100):
+        assert list(mapped(pool, iter(range(count)), buffer)) == [str(i) for i in range(count)]
+    assert not pool.runs
+
+
+def test_an_iterable_may_wait_for_tasks_of_the_pool_that_maps_it() -> None:
+    pool = FakePool()
+    got: list[str] = []
+
+    def nest() -> None:
+        got.extend(mapped(pool, mapped(pool, range(20), 4), 20))
+
+    assert in_thread(nest)
+    assert got == [str(i) for i in range(20)]
+    assert not pool.runs
+
+
+def test_results_are_in_place_before_another_thread_can_find_the_map_done() -> None:
+    pool = FakePool()
+    run = run_of(pool, Listed([1, 2]))
+    result = MapResult(run, 2, "it", None, None)
+    accept, looked = result.accept, []
+
+    def look(first: int, values: list[Any], errors: dict[int, Any]) -> None:
+        assert in_thread(run._finish_if_done)
+        looked.append(result._complete)
+        accept(first, values, errors)
+
+    result.accept = look  # type: ignore[method-assign]
+    pool.reply_to_all()
+    assert looked == [False, False]
+    assert result._complete
+    assert result._value == ["1", "2"]
+
+
+def test_what_comes_after_a_map_was_aborted_changes_nothing() -> None:
+    pool = FakePool()
+    run = run_of(pool, Listed([1, 2]))
+    result = MapResult(run, 2, "it", None, None)
+    run.abort(KeyError("gone"))
+    result.accept(0, ["1"], {})
+    assert result._value is None
+    assert type(result._error) is KeyError
+
+
+def test_a_map_whose_thread_cannot_start_holds_up_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = FakePool()
+    run = run_of(pool, Iterated(iter([1]), 1, 100))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start"):
+        run.begin(SimpleNamespace(accept=lambda *arguments: None, finish=lambda: None))  # type: ignore[arg-type]
+    assert not pool.runs
