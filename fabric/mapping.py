@@ -20,6 +20,7 @@ from fabric.task_pool import TaskPool
 class Buffered:
     """Items of an iterable, which only the one who iterates over results consumes, so many ahead of the results."""
 
+    inert = False
     left: int | None = None
 
     def __init__(self, items: Iterable[Any], buffer: int) -> None:
@@ -56,7 +57,10 @@ class Buffered:
         self._reader = threading.get_ident()
 
     def release(self) -> None:
-        """Do nothing: nobody but the reader may fetch."""
+        """Fetch nothing more, which only the reader could; it is told so behind the results of what was fetched."""
+        if not self._over:
+            self.error = RuntimeError("cannot schedule new futures after shutdown")
+            self._over = True
 
     def stop(self) -> None:
         """Fetch nothing more."""

@@ -77,15 +77,11 @@ class Run:
         measured = isinstance(sizer, MeasuredSize)
         self._seconds = _CHUNK_SECONDS if measured else math.inf  # that a chunk may take
         self._most_open = (_AHEAD if measured else _AHEAD_FIXED) * self._workers
-        self._guard = (
-            threading.Lock()
-        )  # of feeding: whoever has it may run the user's code, an iterator's say
+        self._guard = threading.Lock()  # of feeding: whoever has it may run the user's code, an iterator's say
         self._lock = threading.Lock()  # of what follows; no code of the user's runs under it
         self._open = 0  # chunks that are not done
         self._sent = 0  # items that were put into chunks
-        self._left = (
-            0  # of these, items without an outcome; and one while some are being taken
-        )
+        self._left = 0  # of these, items without an outcome; and one while some are being taken
         self._again: deque[Piece] = deque()
         self._tasks: dict[TaskFuture, None] = {}  # of chunks that are not done
         self._waiting: list[Waiter] = []
@@ -242,8 +238,9 @@ class Run:
         self.pool.wake()  # who waits may sleep over the lanes, and this thread need not be the one that drains
 
     def release(self) -> None:
-        """Send all there is, however few results are taken: the pool is to be left."""
+        """Send all there is, however few results are taken: the pool is to be left. Those who feed may all be gone."""
         self.source.release()
+        self.feed()
 
     # Waiting.
 
@@ -255,10 +252,12 @@ class Run:
             self._waiting.append(waiter)
             try:
                 if not reached() and not self._wants() and not self.pool.wait_for(waiter, deadline):
-                    return reached()
+                    break
             finally:
                 self._waiting.remove(waiter)
-        return True
+        if self._again or self.source.inert:  # whoever saw us wait left it to us, and we may not come back
+            self.feed()
+        return reached()
 
     def _wake(self) -> bool:
         waiting = list(self._waiting)

@@ -19,6 +19,7 @@ _LISTS = (list, tuple, range, str, bytes)
 class Source(Protocol):
     """Where items come from. `take` is called by one thread at a time."""
 
+    inert: bool  # does `take` run nobody's code?
     left: int | None  # items to come, if that is known
     error: BaseException | None  # that ended it
 
@@ -46,6 +47,7 @@ def is_listed(items: Any) -> bool:
 class Listed:
     """The items of a sequence."""
 
+    inert = True
     error: BaseException | None = None
 
     def __init__(self, items: Any) -> None:
@@ -87,6 +89,7 @@ class Listed:
 class Iterated:
     """The items of an iterable, which a thread fetches."""
 
+    inert = True
     left: int | None = None
 
     def __init__(self, items: Any, group: int, bound: int) -> None:

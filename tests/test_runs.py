@@ -19,7 +19,7 @@ DEADLINE = 10.0
 
 
 class FakePool:
-    """The part of a TaskPool that runs need. Tasks are done one by one, in the thread that waits."""
+    """The part of a TaskPool that runs need. Tasks are done in the thread that waits."""
 
     def __init__(self) -> None:
         self.settings = SimpleNamespace(max_workers=2)
@@ -62,7 +62,8 @@ class FakePool:
     def wait_for(self, waiter: Waiter, deadline: float | None) -> bool:
         while not waiter.done:
             assert self.tasks, "it waits for what nobody does"
-            self.reply()
+            for _ in range(len(self.tasks)):  # they came together, as far as who drains can tell
+                self.reply()
         return True
 
     def cancel_waiting(self, task: TaskFuture) -> None:
@@ -111,6 +112,40 @@ def test_an_iterable_may_wait_for_tasks_of_the_pool_that_maps_it() -> None:
 
     assert in_thread(nest)
     assert got == [str(i) for i in range(20)]
+    assert not pool.runs
+
+
+def test_a_buffered_map_that_nobody_reads_to_its_end_holds_up_no_pool_that_is_left() -> None:
+    for read in (0, 3):
+        pool = FakePool()
+        results = mapped(pool, iter(range(100)), 4)
+        assert [next(results) for _ in range(read)] == [str(i) for i in range(read)]
+        for run in list(pool.runs):
+            run.release()
+        pool.reply_to_all()
+        assert not pool.runs
+        assert [next(results) for _ in range(4 - read)] == [str(i) for i in range(read, 4)]
+        with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+            next(results)
+
+
+def test_a_map_whose_reader_does_not_come_back_is_sent_to_its_end() -> None:
+    pool = FakePool()
+    results = mapped(pool, range(2_000), None)  # more than are sent ahead
+    assert next(results) == "0"
+    pool.reply_to_all()
+    assert not pool.runs
+
+
+def test_a_map_that_is_left_goes_on_though_nobody_feeds_it() -> None:
+    pool = FakePool()
+    run = run_of(pool, Listed(range(2_000)))
+    run.begin(SimpleNamespace(accept=lambda *arguments: None, finish=lambda: None))  # type: ignore[arg-type]
+    while pool.tasks:
+        pool.reply()
+    pool.feeders.clear()
+    run.release()
+    pool.reply_to_all()
     assert not pool.runs
 
 
