@@ -132,6 +132,16 @@ class ApplyResult(AsyncResult):
             pool.attend()
 
     def _take(self, future: TaskFuture) -> None:
+        self._absorb(future)
+        self._call_back()
+
+    def _absorb(self, future: TaskFuture) -> None:
+        """Take the outcome of the future, which is done.
+
+        Who waits may see that before the thread that drained has called `_take`: so both do this, and twice is once.
+        """
+        if self._future is None:
+            return
         value, error = future._result, future._exception
         if type(value) is Unsendable:
             error = pool_error(value, self._name)
@@ -141,7 +151,6 @@ class ApplyResult(AsyncResult):
             self._value = value
         self._error = error
         self._future = None
-        self._call_back()
 
     def _came(self) -> bool:
         return self._future is None
@@ -150,6 +159,8 @@ class ApplyResult(AsyncResult):
         future = self._future
         if future is not None:
             self._tasks.wait(future, seconds_left(deadline))
+            if future.done():
+                self._absorb(future)
 
 
 class MapResult(AsyncResult):

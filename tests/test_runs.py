@@ -9,7 +9,7 @@ import pytest
 
 from fabric.chunking import FixedSize
 from fabric.mapping import map_items
-from fabric.pool_results import MapResult
+from fabric.pool_results import ApplyResult, MapResult
 from fabric.runs import Run, Work
 from fabric.sources import Iterated, Listed
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
@@ -165,6 +165,19 @@ def test_results_are_in_place_before_another_thread_can_find_the_map_done() -> N
     assert looked == [False, False]
     assert result._complete
     assert result._value == ["1", "2"]
+
+
+def test_a_result_is_there_for_who_waits_before_the_thread_that_drained_has_passed_it_on() -> None:
+    pool = FakePool()
+    task = pool.submit_call(TaskOptions(), (str, [1], False, 1.0, None), str)
+    result = ApplyResult(pool, task, "it", None, None)  # type: ignore[arg-type]
+    follower = task.take_follower()
+    task.settle("1", None)
+    pool.wait = lambda future, timeout: None  # type: ignore[attr-defined]  # it is done already
+    assert result.get() == "1"
+    assert follower is not None
+    follower(task)
+    assert result.get() == "1"
 
 
 def test_what_comes_after_a_map_was_aborted_changes_nothing() -> None:
