@@ -213,10 +213,12 @@ class IMapIterator:
     def __init__(self, run: Run, name: str) -> None:
         self._run = run
         self._name = name
+        self._lock = threading.Lock()  # of all that follows; only taking from `_now` does without
         self._now: list[Any] = []  # results to give, the last first
         self._ready: deque[list[Any]] = deque()  # what is given after them
         self._early: dict[int, list[Any]] = {}  # what came before its turn, by the index of its first item
         self._next = 0  # index of the first item that is in none of these
+        self._aborted = False
         run.begin(self)
 
     def __iter__(self) -> "IMapIterator":
@@ -237,39 +239,55 @@ class IMapIterator:
         Raises:
             multiprocessing.TimeoutError: it did not come in `timeout` seconds.
         """
-        while not self._now:
-            if self._ready:
-                self._now = self._ready.popleft()
-                self._run.source.given(len(self._now))
-            elif self._run.finished:
-                if not self._ready:  # what came last came before it was finished
-                    raise StopIteration
-            elif not self._run.wait(self._is_due, deadline_of(timeout)):
-                raise TimedOutError(f"there is no next result of {self._name} after {timeout} s")
-        value = self._now.pop()
+        deadline = deadline_of(timeout)
+        while True:
+            try:
+                value = self._now.pop()
+                break
+            except IndexError:  # or another thread was quicker
+                if not self._refill(deadline):
+                    raise TimedOutError(f"there is no next result of {self._name} after {timeout} s") from None
         if type(value) is _Raises:
             raise value.error
         return value
 
+    def _refill(self, deadline: float | None) -> bool:
+        """Have results in `_now`, or look again; StopIteration at the end. False: the time is up."""
+        finished = self._run.finished  # looked at first: what came last came before
+        with self._lock:
+            if self._now:
+                return True
+            if self._ready:
+                self._now = self._ready.popleft()
+                self._run.source.given(len(self._now))
+                return True
+        if finished:
+            raise StopIteration
+        return self._run.wait(self._is_due, deadline)
+
     def _is_due(self) -> bool:
-        return bool(self._ready) or self._run.finished
+        return bool(self._ready or self._now) or self._run.finished
 
     def accept(self, first: int, values: list[Any], errors: dict[int, Any]) -> None:
         """See fabric.runs.Collector."""
-        count = len(values)
         for index, error in errors.items():
             values[index] = _Raises(self._explain(error))
         values.reverse()
-        self._place(first, count, values)
+        with self._lock:
+            if self._aborted:  # it comes too late
+                return
+            if first < 0:  # the pool is gone, and with it what came too early
+                self._aborted = True
+                self._early.clear()
+                self._ready.append(values)
+            else:
+                self._place(first, values)
 
     def _explain(self, error: Any) -> BaseException:
         return pool_error(error, self._name)
 
-    def _place(self, first: int, count: int, values: list[Any]) -> None:
-        if first < 0:  # the pool is gone, and with it what came too early
-            self._early.clear()
-            self._ready.append(values)
-            return
+    def _place(self, first: int, values: list[Any]) -> None:
+        """Have results given in their turn. With the lock held."""
         self._early[first] = values
         while self._next in self._early:
             values = self._early.pop(self._next)
@@ -283,7 +301,7 @@ class IMapIterator:
 class IMapUnorderedIterator(IMapIterator):
     """Results as they come."""
 
-    def _place(self, first: int, count: int, values: list[Any]) -> None:
+    def _place(self, first: int, values: list[Any]) -> None:
         self._ready.append(values)
 
 

@@ -1,7 +1,9 @@
 """The runs of maps, over a pool without processes: what its workers would do is done when somebody waits."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from fabric.chunking import FixedSize
 from fabric.mapping import map_items
-from fabric.pool_results import ApplyResult, MapResult
+from fabric.pool_results import ApplyResult, IMapIterator, MapResult
 from fabric.runs import Run, Work
 from fabric.sources import Iterated, Listed
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
@@ -83,8 +85,8 @@ def mapped(pool: Any, items: Any, buffer: int | None) -> Iterator[Any]:
     return map_items(pool, (str, False, TaskOptions(), None), items, 1, buffer, None)
 
 
-def run_of(pool: Any, source: Any) -> Run:
-    return Run(pool, Work(str, False, TaskOptions()), source, FixedSize(1))
+def run_of(pool: Any, source: Any, chunksize: int = 1) -> Run:
+    return Run(pool, Work(str, False, TaskOptions()), source, FixedSize(chunksize))
 
 
 def in_thread(job: Callable[[], object]) -> bool:
@@ -178,6 +180,43 @@ def test_a_result_is_there_for_who_waits_before_the_thread_that_drained_has_pass
     assert follower is not None
     follower(task)
     assert result.get() == "1"
+
+
+def test_threads_that_refill_an_iterator_at_once_lose_nothing() -> None:
+    pool = FakePool()
+    results = IMapIterator(run_of(pool, Listed(range(4)), 2), "it")
+    pool.reply_to_all()
+    others: list[str] = []
+
+    class Ready(deque[list[Any]]):
+        """Where another thread comes between the look at it and the taking."""
+
+        def __bool__(self) -> bool:
+            if other.ident is None:
+                other.start()
+                other.join(0.2)  # it may be done, or wait for us
+            return len(self) > 0
+
+    other = threading.Thread(target=lambda: others.extend(islice(results, 1)), daemon=True)
+    results._ready = Ready(results._ready)
+    got = list(results)
+    other.join(DEADLINE)
+    assert sorted(got + others) == ["0", "1", "2", "3"]
+
+
+def test_results_are_placed_by_one_thread_at_a_time() -> None:
+    results = IMapIterator(run_of(FakePool(), Listed(range(3))), "it")
+    placed = threading.Event()
+
+    def place(first: int, values: list[Any]) -> None:
+        results.accept(first, values, {})
+        placed.set()
+
+    with results._lock:
+        threading.Thread(target=place, args=(0, ["0"]), daemon=True).start()
+        assert not placed.wait(0.05)
+    assert placed.wait(DEADLINE)
+    assert next(results) == "0"
 
 
 def test_what_comes_after_a_map_was_aborted_changes_nothing() -> None:
