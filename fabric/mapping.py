@@ -10,7 +10,7 @@ from fabric.chunking import FixedSize, MeasuredSize, Sizer
 from fabric.errors import EncodingError
 from fabric.pending import deadline_of, seconds_left
 from fabric.pool_results import IMapIterator
-from fabric.runs import Run, Work
+from fabric.runs import Run, Work, run_aside
 from fabric.sources import Listed, Source
 from fabric.task_errors import outcome
 from fabric.task_future import TaskOptions
@@ -107,5 +107,10 @@ def _iterate(run: Run, results: _Results, deadline: float | None) -> Iterator[An
                 return
             yield value
             del value
-    finally:
+    except GeneratorExit:  # perhaps of the garbage collector's, in a thread that holds any lock
+        if not run.finished:
+            run_aside(run.abort, CancelledError())
+        raise
+    except BaseException:
         run.abort(CancelledError())
+        raise

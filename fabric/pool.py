@@ -27,7 +27,7 @@ from fabric.pool_results import (
 )
 from fabric.pool_runner import PoolRunner
 from fabric.processes import Processes
-from fabric.runs import Run, Work
+from fabric.runs import Run, Work, run_aside
 from fabric.sources import is_listed, source_of
 from fabric.task_future import TaskOptions
 from fabric.task_pool import TaskPool
@@ -99,7 +99,7 @@ class Pool:
         self._options = TaskOptions(once=on_crash == "fail")
         self._workers = Processes(self._tasks.crew.settled_pids)
         self._state = RUN
-        weakref.finalize(self, _leave, self._tasks).atexit = False
+        weakref.finalize(self, run_aside, _leave, self._tasks).atexit = False
         _pools.add(self._tasks)
         self._tasks.crew.want(workers)
 

@@ -8,6 +8,8 @@ A chunk that took too long comes back in part, and the rest of it goes to whoeve
 or cannot be pickled, is cut into single items, so that only the one to blame fails.
 """
 
+import _thread
+import contextlib
 import math
 import threading
 from collections import deque
@@ -264,3 +266,12 @@ class Run:
         for waiter in waiting:
             waiter.complete()
         return bool(waiting)
+
+
+def run_aside(function: Callable[..., object], *arguments: Any) -> None:
+    """Call a function in a thread of its own: for finalizers, which run in any thread, and that may hold any lock.
+
+    Where there can be no more threads nothing is called: what is left open then is ended with its pool.
+    """
+    with contextlib.suppress(RuntimeError, MemoryError):
+        _thread.start_new_thread(function, arguments)

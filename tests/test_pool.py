@@ -341,6 +341,23 @@ def test_a_callback_may_terminate_the_pool() -> None:
     assert own._pool == []
 
 
+def test_a_pool_may_be_collected_by_a_thread_that_holds_its_lock() -> None:
+    own = [Pool(1)]
+    tasks = own[0]._tasks
+    assert own[0].apply(work.echo, (1,)) == 1
+
+    def collect() -> None:
+        with tasks.lock, pytest.warns(ResourceWarning):
+            own.pop()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    tasks.join()
+    assert tasks.closing
+
+
 def test_workers_are_replaced_after_so_many_tasks() -> None:
     with Pool(2, maxtasksperchild=5) as own:
         pids = [own.apply(work.pid) for _ in range(20)]

@@ -1,6 +1,7 @@
 """The runs of maps, over a pool without processes: what its workers would do is done when somebody waits."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -89,6 +90,13 @@ def run_of(pool: Any, source: Any, chunksize: int = 1) -> Run:
     return Run(pool, Work(str, False, TaskOptions()), source, FixedSize(chunksize))
 
 
+def wait_for(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not reached():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.002)
+
+
 def in_thread(job: Callable[[], object]) -> bool:
     """Run something that must not wait for ever; False: it did."""
     thread = threading.Thread(target=job, daemon=True)
@@ -147,6 +155,38 @@ def test_a_map_that_is_left_goes_on_though_nobody_feeds_it() -> None:
         pool.reply()
     pool.feeders.clear()
     run.release()
+    pool.reply_to_all()
+    assert not pool.runs
+
+
+@pytest.mark.parametrize("buffer", [None, 4])
+def test_a_map_may_be_given_up_by_a_thread_that_holds_its_locks(buffer: int | None) -> None:
+    pool = FakePool()
+    results = mapped(pool, range(2_000), buffer)
+    assert next(results) == "0"
+    run = next(iter(pool.runs))
+
+    def collect() -> None:
+        with run._lock:
+            results.close()  # type: ignore[attr-defined]
+
+    assert in_thread(collect)
+    wait_for(lambda: not pool.runs)
+    assert not pool.tasks
+
+
+def test_a_map_that_is_given_up_where_no_thread_can_start_is_ended_with_its_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(*arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = FakePool()
+    results = mapped(pool, range(100), 4)
+    assert next(results) == "0"
+    monkeypatch.setattr("_thread.start_new_thread", start)
+    results.close()  # type: ignore[attr-defined]
+    next(iter(pool.runs)).release()
     pool.reply_to_all()
     assert not pool.runs
 
