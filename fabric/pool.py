@@ -99,7 +99,7 @@ class Pool:
         self._options = TaskOptions(once=on_crash == "fail")
         self._workers = Processes(self._tasks.crew.settled_pids)
         self._state = RUN
-        weakref.finalize(self, run_aside, _leave, self._tasks).atexit = False
+        weakref.finalize(self, run_aside, self._tasks.leave).atexit = False
         _pools.add(self._tasks)
         self._tasks.crew.want(workers)
 
@@ -209,7 +209,7 @@ class Pool:
         """Take no more work; the workers leave when what there is has been done. Returns at once."""
         if self._state == RUN:
             self._state = CLOSE
-            _leave(self._tasks)
+            self._tasks.leave()
 
     def terminate(self) -> None:
         """End all workers now, with what they have in hand, and wait until they have ended. Safe to call twice.
@@ -283,12 +283,6 @@ def _default_context() -> Any:
     import multiprocessing
 
     return multiprocessing.get_context()
-
-
-def _leave(tasks: TaskPool) -> None:
-    tasks.leave()
-    for run in list(tasks.runs):
-        run.release()
 
 
 def _terminate(tasks: TaskPool) -> None:
