@@ -248,18 +248,19 @@ class Run:
 
     def wait(self, reached: Callable[[], bool], deadline: float | None) -> bool:
         """Wait until something is reached that outcomes bring about, feeding meanwhile. False: the time is up."""
-        while not reached():
+        in_time = True
+        while in_time and not reached():
             self.feed()
             waiter = Waiter()
             self._waiting.append(waiter)
             try:
-                if not reached() and not self._wants() and not self.pool.wait_for(waiter, deadline):
-                    break
+                if not reached() and not self._wants():
+                    in_time = self.pool.wait_for(waiter, deadline)
             finally:
                 self._waiting.remove(waiter)
         if self._again or self.source.inert:  # whoever saw us wait left it to us, and we may not come back
             self.feed()
-        return reached()
+        return in_time or reached()  # what was reached may be gone again: another thread took it
 
     def _wake(self) -> bool:
         waiting = list(self._waiting)

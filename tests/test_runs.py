@@ -244,6 +244,23 @@ def test_threads_that_refill_an_iterator_at_once_lose_nothing() -> None:
     assert sorted(got + others) == ["0", "1", "2", "3"]
 
 
+def test_a_thread_whose_result_was_taken_by_another_waits_for_the_next() -> None:
+    pool = FakePool()
+    run = run_of(pool, Listed(range(3)))
+    run._most_open = 1  # results come one by one
+    results = IMapIterator(run, "it")
+    feed, taken = run.feed, list[str]()
+
+    def take() -> None:
+        """Be another thread, when the first has seen that there is a result."""
+        feed()
+        if results._ready and not taken:
+            taken.append(results.next())
+
+    run.feed = take  # type: ignore[method-assign]
+    assert [*results, *taken] == ["1", "2", "0"]
+
+
 def test_results_are_placed_by_one_thread_at_a_time() -> None:
     results = IMapIterator(run_of(FakePool(), Listed(range(3))), "it")
     placed = threading.Event()
