@@ -8,7 +8,6 @@ Such objects can only be pickled while a process is being started, by whom it is
 A worker, and the successor of one that died, can do so for as long as the coordinator keeps the object.
 """
 
-import errno
 import fcntl
 import io
 import os
@@ -18,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from fabric.codec import dump_pickle
 from fabric.errors import EncodingError
+from fabric.reopening import identity_of, reopen
 
 _REMEDY = 'make them with multiprocessing.get_context("forkserver"), whose objects have names that others can open'
 
@@ -79,6 +79,8 @@ def _why(error: BaseException) -> str:
 class _Starting:
     """What multiprocessing takes for a process that is being started."""
 
+    inherits = False  # what has better ways to be opened over there (fabric.queue_holder) looks at this
+
     def duplicate_for_child(self, descriptor: int) -> int:
         """Nothing is inherited: it is opened over there."""
         return descriptor
@@ -91,9 +93,8 @@ class _Starting:
                 f"descriptor {descriptor} ({name}) can only be inherited: what is needed is a pipe or a file; "
                 "multiprocessing.Pipe(duplex=False) makes pipes"
             )
-        status = os.fstat(descriptor)
         access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
-        return Descriptor(os.getpid(), descriptor, status.st_dev, status.st_ino, access)
+        return Descriptor(os.getpid(), descriptor, identity_of(descriptor), access)
 
 
 class Descriptor(NamedTuple):
@@ -101,8 +102,7 @@ class Descriptor(NamedTuple):
 
     pid: int
     number: int
-    device: int  # and inode: what it refers to
-    inode: int
+    identity: tuple[int, int]  # of what it refers to
     access: int  # O_RDONLY, O_WRONLY or O_RDWR
 
     def detach(self) -> int:
@@ -111,10 +111,4 @@ class Descriptor(NamedTuple):
         Raises:
             OSError: the other process has closed it, or is gone.
         """
-        path = f"/proc/{self.pid}/fd/{self.number}"
-        opened = os.open(path, self.access | os.O_CLOEXEC)  # a pipe without a name is opened without waiting
-        status = os.fstat(opened)
-        if (status.st_dev, status.st_ino) != (self.device, self.inode):
-            os.close(opened)
-            raise FileNotFoundError(errno.ENOENT, "its owner has closed it, and uses the number for another file", path)
-        return opened
+        return reopen(self.pid, self.number, self.identity, self.access)

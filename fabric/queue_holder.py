@@ -1,7 +1,7 @@
 """Hold a process's ring of a queue: make it, take it to other processes, let go of it.
 
 Process(target=f, args=(queue,))     the child inherits it, or gets its descriptor from multiprocessing
-a message, a task's argument         (pid, descriptor): opened through /proc, by processes of the same user
+what goes to a worker of a Fabric    (pid, descriptor): opened through /proc, by processes of the same user
 """
 
 import functools
@@ -20,6 +20,7 @@ from fabric.config import read_text, usable_cpus
 from fabric.errors import ClosedError
 from fabric.queue_items import RAW, decode, encode
 from fabric.queue_ring import BATCH_ITEMS, FOR_EVER, NO_WAIT, QueueRing
+from fabric.reopening import identity_of, reopen
 from fabric.segment import memfd, seal
 
 _SPIN_NS = 50_000  # see DESIGN.md, When to spin
@@ -50,10 +51,11 @@ class RingHolder:
     def _pack(self) -> Any:
         """Return what stands for the ring in a pickle: a descriptor for a child, else where to find ours."""
         ring = self._open()
-        if multiprocessing.context.get_spawning_popen() is not None:
+        child = multiprocessing.context.get_spawning_popen()
+        if child is not None and getattr(child, "inherits", True):  # a worker does not: fabric.inheriting
             return reduction.DupFd(ring.descriptor)
         ring.travels()
-        return os.getpid(), ring.descriptor, ring.identity
+        return os.getpid(), ring.descriptor, ring.identity, identity_of(ring.descriptor)
 
     def _unpack(self, packed: Any) -> None:
         descriptor = packed.detach() if hasattr(packed, "detach") else _reach(*packed)
@@ -62,7 +64,7 @@ class RingHolder:
         except BaseException:
             os.close(descriptor)
             raise
-        if isinstance(packed, tuple) and self._ring.identity != packed[2]:
+        if type(packed) is tuple and self._ring.identity != packed[2]:
             self._ring.close()
             raise _gone(*packed[:2])
 
@@ -118,10 +120,10 @@ def chunks(items: Iterable[Any]) -> Iterable[list[Any]]:
         yield chunk
 
 
-def _reach(pid: int, descriptor: int, identity: int) -> int:
+def _reach(pid: int, descriptor: int, identity: int, file: tuple[int, int]) -> int:
     """Open a queue that another process has open, or this one."""
     try:
-        return os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        return reopen(pid, descriptor, file, os.O_RDWR)
     except OSError as error:
         raise _gone(pid, descriptor) from error
 

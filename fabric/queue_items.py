@@ -4,13 +4,15 @@ bytes                       as they are
 numbers, text, containers   pickle 5
 what names a class          pickle 5 with the reducers that multiprocessing registers (connections, sockets)
 ... of `__main__`           the same; and beside it by value, once the queue was sent to programs that may have
-                            another `__main__`: whoever has the name uses it, so that classes stay the same
+                            another `__main__`, or may be soon, this one having loaded what starts workers:
+                            whoever has the name uses it, so that classes stay the same
 what has no name            cloudpickle: lambdas, classes in functions
 """
 
 import io
 import pickle
 import struct
+import sys
 from collections import ChainMap
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
@@ -24,6 +26,7 @@ _STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class 
 _MAIN = b"_main__"  # of `__main__` and of `__mp_main__`
 _PLAIN = frozenset({int, float, str, bool, type(None), tuple, list, dict, set, frozenset, bytearray, complex})
 _HEAD = struct.Struct("<Q")
+_STARTS_WORKERS = "fabric.coordinator"  # all that does imports it; a pool sends its queues a moment after it was made
 
 
 def encode(item: Any, travelled: Callable[[], bool]) -> tuple[int, bytes]:
@@ -44,7 +47,7 @@ def encode(item: Any, travelled: Callable[[], bool]) -> tuple[int, bytes]:
         data = _dump(item)
     except Exception as error:
         return PICKLED, _dump_by_value(item, error)
-    if _MAIN in data and travelled():
+    if _MAIN in data and (_STARTS_WORKERS in sys.modules or travelled()):
         try:
             return TWICE, _HEAD.pack(len(data)) + data + _dump_by_value(item, None)
         except Exception:  # the name has to do

@@ -6,12 +6,13 @@ import os
 import pickle
 import signal
 import threading
+import types
 from multiprocessing import context, heap, reduction, resource_tracker
 
 import pytest
 
 from fabric import Agent, EncodingError, Fabric
-from fabric.inheriting import dumps
+from fabric.inheriting import Descriptor, dumps
 
 PATIENCE = 30
 
@@ -118,6 +119,31 @@ def test_a_descriptor_that_was_closed_is_not_taken_for_another():
         os.close(other)
         if number != other:
             os.close(number)
+
+
+def test_another_file_by_that_number_is_not_even_opened(monkeypatch):
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer:
+        data = dumps(reader)
+        kept, other = os.dup(reader.fileno()), os.open(os.devnull, os.O_RDONLY)
+        os.dup2(other, reader.fileno())
+        with monkeypatch.context() as patch, pytest.raises(FileNotFoundError, match="another file"):
+            patch.setattr(os, "open", lambda path, *rest: pytest.fail(f"{path} was opened"))
+            pickle.loads(data)
+        os.dup2(kept, reader.fileno())
+        os.close(kept)
+        os.close(other)
+
+
+def test_a_file_that_takes_its_number_while_it_is_opened_is_closed_again(monkeypatch):
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer:
+        before = len(os.listdir("/proc/self/fd"))
+        descriptor = pickle.loads(pickle.dumps(Descriptor(os.getpid(), writer.fileno(), (1, 2), os.O_WRONLY)))
+        monkeypatch.setattr(os, "stat", lambda path: types.SimpleNamespace(st_dev=1, st_ino=2))
+        with pytest.raises(FileNotFoundError, match="another file"):
+            descriptor.detach()
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_pipe_that_nobody_reads_any_more_is_opened_without_waiting():

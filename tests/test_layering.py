@@ -22,6 +22,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.counters",
         "fabric.guarded_log",
         "fabric.progress",
+        "fabric.reopening",
         "fabric.seeds",
         "fabric.signals",
         "fabric.workers",
