@@ -31,6 +31,7 @@ from joblib._parallel_backends import FallbackToBackend
 from joblib.externals.loky import process_executor
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
 
+from fabric.callables import load_function
 from fabric.config import FabricConfig, usable_cpus
 from fabric.errors import EncodingError
 from fabric.integrations.lent_arrays import LentArrays
@@ -304,7 +305,7 @@ def _begin_worker(initializer: Callable[..., Any] | None, initargs: tuple[Any, .
         initializer(*initargs)
 
 
-_loaded = functools.lru_cache(maxsize=256)(pickle.loads)
+_loaded = functools.lru_cache(maxsize=256)(load_function)
 
 
 def _run_batch(calls: list[tuple[Any, Any, Any]], nested: Any, n_jobs: int | None) -> list[Any]:
