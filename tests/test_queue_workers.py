@@ -77,7 +77,8 @@ def test_an_agent_is_made_with_a_queue_that_nobody_else_keeps():
 
 def test_classes_of_a_script_go_both_ways_through_a_queue_of_initargs(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         from fabric import Pool, Queue
 
         class Item:
@@ -99,7 +100,8 @@ def test_classes_of_a_script_go_both_ways_through_a_queue_of_initargs(tmp_path):
                 pool.apply(work)
                 pool.apply(work)
             print([(type(item) is Item, item.number) for item in results.get_many()])
-    """))
+    """)
+    )
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False
     )
