@@ -1,11 +1,12 @@
 """Run what may take long, beside the thread that drains and the pump: a few threads, which end when all is done."""
 
 import collections
-import logging
 import threading
 from collections.abc import Callable
 
-_log = logging.getLogger("fabric")
+from fabric.guarded_log import GuardedLogger
+
+_log = GuardedLogger("fabric")
 _MOST = 8  # threads: what they run waits for workers, and never for one another
 
 
@@ -33,13 +34,21 @@ class Aside:
             self._otherwise(self._work)
 
     def _work(self) -> None:
-        while True:
+        try:
+            while (job := self._next()) is not None:
+                try:
+                    job()
+                except Exception:  # the next has nothing to do with it
+                    _log.exception("a request of an agent failed")
+        except BaseException:  # SystemExit, or what was raised into this thread: another may take its place
             with self._lock:
-                if not self._jobs:
-                    self._running -= 1
-                    return
-                job = self._jobs.popleft()
-            try:
-                job()
-            except Exception:  # the next has nothing to do with it
-                _log.exception("a request of an agent failed")
+                self._running -= 1
+            raise
+
+    def _next(self) -> Callable[[], None] | None:
+        """Return what is to be run next; None, and this thread is counted no more, when there is nothing."""
+        with self._lock:
+            if self._jobs:
+                return self._jobs.popleft()
+            self._running -= 1
+            return None

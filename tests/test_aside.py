@@ -1,6 +1,9 @@
 """What is run beside: by a few threads, which end."""
 
+import logging
 import threading
+
+import pytest
 
 from fabric.aside import Aside
 
@@ -38,6 +41,28 @@ def test_a_job_that_fails_keeps_nobody_from_the_next(caplog):
     aside.run(done.set)
     assert done.wait(PATIENCE)
     assert "a request of an agent failed" in caplog.text
+    _join()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_neither_a_job_that_ends_its_thread_nor_a_handler_that_raises_takes_a_place_for_good(monkeypatch):
+    aside, done = Aside(_nobody, most=1), threading.Event()
+
+    def leave():
+        raise SystemExit
+
+    def refuse(record):
+        raise OSError("this handler's disk is full")
+
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", refuse)
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(logging.getLogger("fabric"), "handlers", [handler])
+    for job in (leave, lambda: 1 // 0, leave):
+        aside.run(job)
+        _join()
+    aside.run(done.set)
+    assert done.wait(PATIENCE)
     _join()
 
 
