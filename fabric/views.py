@@ -104,13 +104,14 @@ class Views:
     def _gone(self, taken: tuple[int, int, int, int], pages: tuple[int, int], faults: int) -> None:
         """Nobody looks at it any more. In whichever thread; in a forked child it is not ours to say.
 
-        `faults` are those of this process when it was taken, its pages being as sent. None since: they still are.
+        `faults` are those of this process when it was taken, its pages being as sent. None since: they still are,
+        unless there never were any: some kernels (gVisor's) do not count them.
         """
         mapping = self._pages
         if os.getpid() != self._pid or mapping is None:
             return
         first, last = pages
-        unwritten = faults >= 0 and page_faults() == faults
+        unwritten = faults > 0 and page_faults() == faults
         if unwritten or mapping.renew(
             first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES
         ):  # else it is never used again

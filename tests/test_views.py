@@ -300,10 +300,9 @@ def test_pages_are_only_looked_at_where_a_fault_may_have_been_a_write_to_them(mo
     from fabric import Agent, Fabric
 
     class Reader(Agent):
-        def __init__(self, count_faults):
-            self._count_faults = count_faults
-            if count_faults:
-                fabric.views.page_faults = lambda: 7  # none, as far as anybody can tell
+        def __init__(self, faults):
+            if faults is not None:
+                fabric.views.page_faults = lambda: faults  # none since, as far as anybody can tell
 
         def on_message(self, body):
             array, write = body
@@ -312,9 +311,9 @@ def test_pages_are_only_looked_at_where_a_fault_may_have_been_a_write_to_them(mo
                 array[:] = -1.0
             return total
 
-    def sums(lies):
+    def sums(faults):
         with Fabric(workers=1) as fab:
-            reader = fab.spawn_batch(Reader, 1, args=(lies,))[0]
+            reader = fab.spawn_batch(Reader, 1, args=(faults,))[0]
             with fab.loan(100_000) as array:
                 found = []
                 for value, write in ((1.0, False), (2.0, True), (3.0, False)):
@@ -322,5 +321,7 @@ def test_pages_are_only_looked_at_where_a_fault_may_have_been_a_write_to_them(mo
                     found.append(reader.ask((array, write), timeout=20) / 100_000)
                 return found
 
-    assert sums(lies=False) == [1.0, 2.0, 3.0]
-    assert sums(lies=True) == [1.0, 2.0, -1.0]  # so this would be seen, were a write no fault
+    assert sums(None) == [1.0, 2.0, 3.0]
+    assert sums(7) == [1.0, 2.0, -1.0]  # so this would be seen, were a write no fault
+    for unknown in (-1, 0):  # some kernels do not count them
+        assert sums(unknown) == [1.0, 2.0, 3.0]
