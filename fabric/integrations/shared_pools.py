@@ -106,8 +106,10 @@ class Keeper:
             kept.idle_since = time.monotonic()
             leaves = not kept.users and kept is not self._kept
             if not leaves and self._thread is None:
-                self._bell.clear()
-                self._thread = threading.Thread(target=self._watch, name="fabric-idle-workers", daemon=True)
+                self._bell = threading.Event()  # its own: the thread before may not have heard of its end yet
+                self._thread = threading.Thread(
+                    target=self._watch, args=(self._bell,), name="fabric-idle-workers", daemon=True
+                )
                 self._thread.start()
         if leaves:
             _end(kept)
@@ -123,11 +125,13 @@ class Keeper:
         if thread is not None:
             thread.join()
 
-    def _watch(self) -> None:
+    def _watch(self, bell: threading.Event) -> None:
         """End the workers when they have been idle for long, and this thread with them."""
         left: float | None = 0.0
-        while not self._bell.wait(left):
+        while not bell.wait(left):
             with self._lock:
+                if bell.is_set():  # meanwhile; what is kept now is watched by another thread
+                    return
                 kept = self._kept
                 if kept is None:
                     left = None
