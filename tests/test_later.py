@@ -161,6 +161,19 @@ def test_what_is_too_large_to_be_written_down_is_a_dead_letter_when_its_worker_d
     assert witness.ask("all", timeout=PATIENCE) == []
 
 
+def test_of_more_than_the_journal_takes_a_dead_letter_tells_once(fab, witness, letters):
+    promiser = fab.spawn_batch(Promiser, 1, placement=0, witness=witness)[0]
+    _promise(promiser, 1_000, *range(600))
+    assert letters == []
+    for _ in range(3):
+        _promise(promiser, 0, "beyond")
+    _until(lambda: letters)
+    assert _seen(witness, 3) == ["beyond"] * 3
+    fab.drain(timeout=PATIENCE)
+    [letter] = letters
+    assert "raise journal_bytes" in str(letter.error)
+
+
 def test_what_on_start_promises_is_promised_anew_by_each_life(fab, witness):
     fab.spawn_batch(Starter, 1, placement=0, witness=witness)
     _kill(fab)

@@ -52,7 +52,7 @@ class Keeper:
         report: Callable[[int, BaseException], None],
         vault: Vault | None = None,
     ) -> None:
-        """`report(address, error)` is told of an agent whose state cannot be kept; it lives on without."""
+        """`report(address, error)` is told of an agent of which something cannot be kept; it lives on without."""
         self._vault = vault
         self.gone: list[State] = []  # the last snapshots of agents that were stopped
         self._written: dict[int, State] = {}  # the last snapshots, as they are in the journal
@@ -72,6 +72,7 @@ class Keeper:
         self._owed: dict[Any, Owed] = {}  # by ticket: what a successor has to tell of
         self._later: dict[int, Later] = {}  # by number: what a successor has to send, or to tell of
         self._later_bytes = 0  # of those
+        self._tells_unwritten = True  # of more than are written down
         self._run_bytes = 0
         self._replay_bytes = min(_REPLAY_BYTES, journal.size // 8)
         self.due = False  # is it time for snapshots?
@@ -185,11 +186,22 @@ class Keeper:
     def promise(self, messages: Sequence[Later]) -> None:
         """Take in what is to be sent later, before the messages are committed whose handlers said so."""
         if len(self._later) > self._journal.size // _LATER_SHARE:
-            return  # to write down so many again and again takes too long: these are forgotten with the worker
+            self._tell_of_unwritten(messages[0].sender)  # to write down so many again and again takes too long
+            return
         noted = [self._cut_short(message) for message in messages]
         self._later.update((message.number, message) for message in noted)
         if not self._journal.append_later(noted):
             self._take_all(Mark(dict(self._handled), list(self._done)))
+
+    def _tell_of_unwritten(self, sender: int) -> None:
+        """Report, once, that messages which are to be sent later will be lost if this worker dies."""
+        if self._tells_unwritten:
+            self._tells_unwritten = False
+            why = (
+                f"{len(self._later):,} messages of tell_later wait in this worker, more than its journal of "
+                f"{self._journal.size:,} bytes takes: others are lost if it dies before; raise journal_bytes"
+            )
+            self._report(sender, FabricError(why))
 
     def kept_promises(self, numbers: Sequence[int]) -> None:
         """Take in that such messages were sent, or will never be."""
