@@ -16,7 +16,7 @@ from typing import Any
 
 from fabric.queue_holder import RingHolder, chunks, deadline_of
 from fabric.queue_items import PICKLED, RAW, decode, encode
-from fabric.queue_ring import BATCH_ITEMS, FOR_EVER, MOST_ITEMS, NO_WAIT, QueueRing, ShutDown
+from fabric.queue_ring import BATCH_ITEMS, FOR_EVER, MOST_ITEMS, QueueRing, ShutDown
 
 __all__ = ["JoinableQueue", "Queue", "ShutDown", "SimpleQueue"]
 
@@ -115,16 +115,7 @@ class Queue(RingHolder):
         """
         if max_items < 1:
             raise ValueError(f"max_items={max_items} was asked for; 1 is the least")
-        items = self._get_many(max_items, deadline_of(block, timeout))
-        while len(items) < max_items and len(items) % BATCH_ITEMS == 0 and not self.empty():
-            try:
-                items += self._get_many(max_items - len(items), NO_WAIT)
-            except Exception as error:
-                if hasattr(error, "items"):
-                    error.items[:0] = items
-                    raise
-                break
-        return items
+        return self._get_many(max_items, deadline_of(block, timeout))
 
     def qsize(self) -> int:
         """Return how many items there are: exactly, of some moment."""
@@ -242,7 +233,7 @@ class SimpleQueue(RingHolder):
             ring.put_many([data for _, data in pairs], bytes(encoding for encoding, _ in pairs), FOR_EVER)
 
     def get_many(self, max_items: int = BATCH_ITEMS) -> list[Any]:
-        """Take the items that are there, `max_items` or 1,024 at most; wait until there is one."""
+        """Take the items that are there, `max_items` at most; wait until there is one."""
         return self._get_many(max_items, FOR_EVER)
 
     def empty(self) -> bool:

@@ -51,6 +51,10 @@ _PROBLEMS = {
     -errno.EBADF: "this is no queue of shm-fabric, or one of another version",
     -errno.EINVAL: "the sizes in this queue's header contradict each other or its length",
 }
+_TOO_LARGE = {
+    -errno.ENOMEM: "; raise the address space, ulimit -v",
+    -errno.EFBIG: "; raise the size that files may have, ulimit -f",
+}
 
 
 class _Buffer:
@@ -88,12 +92,15 @@ class QueueRing:
         c = ffi.new("struct fab_queue *")
         size = lib.FAB_QUEUE_MOST_BYTES
         while True:
-            os.ftruncate(descriptor, DATA_BYTES + size)
-            rc = lib.fab_queue_create(c, descriptor, size, maxsize, identity)
+            try:
+                os.ftruncate(descriptor, DATA_BYTES + size)
+                rc = int(lib.fab_queue_create(c, descriptor, size, maxsize, identity))
+            except OSError as error:
+                rc = -(error.errno or errno.EIO)
             if rc == 0:
                 return cls(descriptor, c, memory_left, spin_ns)
-            if rc != -errno.ENOMEM or size <= lib.FAB_QUEUE_LEAST_BYTES:
-                raise FabricError(f"a queue cannot be made: {os.strerror(-rc)}; raise the address space, ulimit -v")
+            if rc not in _TOO_LARGE or size <= lib.FAB_QUEUE_LEAST_BYTES:
+                raise FabricError(f"a queue cannot be made: {os.strerror(-rc)}{_TOO_LARGE.get(rc, '')}")
             size //= 4
 
     @classmethod
@@ -194,14 +201,15 @@ class QueueRing:
         except IndexError:
             buffer = _Buffer(_BUFFER_BYTES)
         looks = 0
-        while (found := lib.fab_queue_get(self._c, buffer.c, deadline)) < 0:
-            if found == -errno.EMSGSIZE and (large := self._get_large(buffer)) is not None:
-                return large
-            if found != -errno.EMSGSIZE:
-                looks = self._see_to(found, looks, deadline, 0, Empty)
-        data = buffer.view[: found >> _ENCODING_BITS]
-        self._spare.append(buffer)
-        return found & _ENCODING_MASK, data
+        try:
+            while (found := lib.fab_queue_get(self._c, buffer.c, deadline)) < 0:
+                if found == -errno.EMSGSIZE and (large := self._get_large(buffer)) is not None:
+                    return large
+                if found != -errno.EMSGSIZE:
+                    looks = self._see_to(found, looks, deadline, 0, Empty)
+            return found & _ENCODING_MASK, buffer.view[: found >> _ENCODING_BITS]
+        finally:
+            self._spare.append(buffer)
 
     def _get_large(self, buffer: _Buffer) -> tuple[int, bytes] | None:
         """Get the item that does not fit the buffer right into bytes of its size; None: somebody else has got it.
@@ -213,7 +221,6 @@ class QueueRing:
         found = lib.fab_queue_get(self._c, taken, NO_WAIT)
         if found < 0:  # whatever it is, the next look says it again
             return None
-        self._spare.append(buffer)
         size = found >> _ENCODING_BITS
         return found & _ENCODING_MASK, data if size == len(data) else data[:size]
 
@@ -227,17 +234,18 @@ class QueueRing:
         except IndexError:
             buffer = _Buffer(_BUFFER_BYTES)
         looks = 0
-        while (count := lib.fab_queue_get_many(self._c, buffer.c, most, deadline)) < 0:
-            if count == -errno.EMSGSIZE:
-                buffer = _Buffer(int(buffer.c.used))
-                continue
-            looks = self._see_to(count, looks, deadline, 0, Empty)
-        sizes = ffi.unpack(buffer.c.sizes, count)
-        encodings = bytes(ffi.buffer(buffer.c.encodings, count))
-        parts = self._cut(buffer.view, sizes)
-        if buffer.size <= _KEPT_BYTES:
-            self._spare.append(buffer)
-        return encodings, parts
+        try:
+            while (count := lib.fab_queue_get_many(self._c, buffer.c, most, deadline)) < 0:
+                if count == -errno.EMSGSIZE:
+                    buffer = _Buffer(int(buffer.c.used))
+                    continue
+                looks = self._see_to(count, looks, deadline, 0, Empty)
+            sizes = ffi.unpack(buffer.c.sizes, count)
+            encodings = bytes(ffi.buffer(buffer.c.encodings, count))
+            return encodings, self._cut(buffer.view, sizes)
+        finally:
+            if buffer.size <= _KEPT_BYTES:
+                self._spare.append(buffer)
 
     def _cut(self, view: Any, sizes: list[int]) -> list[bytes]:
         """Copy out items that lie end to end; those of one size by a prepared Struct, 64 at a time."""

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from fabric import ClosedError, JoinableQueue, Queue, SimpleQueue
+import fabric.queue_ring
+from fabric import ClosedError, JoinableQueue, Queue, ShutDown, SimpleQueue
 from fabric.queue_ring import BATCH_ITEMS
 
 PATIENCE = 30
@@ -94,6 +95,37 @@ def test_get_many_takes_what_is_there_up_to_the_number_asked_for(q):
         q.get_many(block=False)
     with pytest.raises(ValueError, match="max_items=0"):
         q.get_many(0)
+
+
+def test_get_many_takes_all_that_is_there_however_large(any_queue):
+    items = [bytes([n]) * 50_000 for n in range(100)]
+    any_queue.put_many(items)
+    assert any_queue.get_many(90) == items[:90]
+    assert any_queue.get_many() == items[90:]
+
+
+def test_all_items_but_those_that_cannot_be_unpickled_are_told_though_they_were_got_in_parts(q):
+    items = [bytes([n]) * 50_000 for n in range(10)]
+    q.put_many([*items, Breaks(), "last"])
+    with pytest.raises(ZeroDivisionError, match="made to") as failed:
+        q.get_many()
+    assert failed.value.items == [*items, "last"]
+
+
+def test_looking_into_an_empty_queue_takes_the_same_memory_again_and_again(q, monkeypatch):
+    made = []
+    make = fabric.queue_ring._Buffer
+    monkeypatch.setattr(fabric.queue_ring, "_Buffer", lambda size: made.append(size) or make(size))
+    for _ in range(10):
+        for attempt in (q.get_nowait, lambda: q.get_many(block=False)):
+            with pytest.raises(queue.Empty):
+                attempt()
+    q.shutdown()
+    for _ in range(10):
+        for attempt in (q.get, q.get_many):
+            with pytest.raises(ShutDown):
+                attempt()
+    assert len(made) == 1
 
 
 def test_arrays_and_lambdas_travel(q):

@@ -86,6 +86,26 @@ def test_a_limit_on_address_space_makes_the_ring_smaller():
     assert (done.stdout, done.stderr) == ("10000000\n", "")
 
 
+def test_a_limit_on_the_size_of_files_makes_the_ring_smaller_and_ends_in_advice():
+    script = """
+        import resource
+        from fabric import FabricError, Queue
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+        queue = Queue()
+        queue.put(b"x" * 10_000_000)
+        print(len(queue.get()))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))
+        try:
+            Queue()
+        except FabricError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.stdout.startswith("10000000\na queue cannot be made: File too large; raise"), done.stderr
+    assert (done.stdout.strip()[-9:], done.stderr) == ("ulimit -f", "")
+
+
 def test_without_descriptors_the_error_says_what_to_raise():
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened = []
