@@ -20,7 +20,7 @@ _PARTS_PER_WORKER = 4  # so that parts that take long do not leave the others id
 
 
 class Engine(BaseExecutionEngine):  # type: ignore[misc]  # pandas has no annotations
-    """Runs the functions of `DataFrame.apply`, `Series.apply` and `Series.map` on an executor's workers.
+    """Runs the functions of `DataFrame.apply` and `Series.map` on an executor's workers.
 
     Example:
         >>> with Executor() as executor:
