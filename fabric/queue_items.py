@@ -27,6 +27,10 @@ _MAIN = b"_main__"  # of `__main__` and of `__mp_main__`
 _PLAIN = frozenset({int, float, str, bool, type(None), tuple, list, dict, set, frozenset, bytearray, complex})
 _HEAD = struct.Struct("<Q")
 _STARTS_WORKERS = "fabric.coordinator"  # all that does imports it; a pool sends its queues a moment after it was made
+_REMEDY = (
+    "a class of the script was put by its name, before the queue had gone to any other program: import fabric's Pool, "
+    "Executor or Fabric before that, or have the class in a module"
+)
 
 
 def encode(item: Any, travelled: Callable[[], bool]) -> tuple[int, bytes]:
@@ -61,7 +65,12 @@ def decode(encoding: int, data: bytes) -> Any:
     Raises: whatever unpickling raises; EncodingError when it is no item.
     """
     if encoding == PICKLED:
-        return pickle.loads(data)
+        try:
+            return pickle.loads(data)
+        except AttributeError as error:
+            if _MAIN in data:
+                error.add_note(_REMEDY)
+            raise
     if encoding == RAW:
         return data
     if encoding != TWICE:

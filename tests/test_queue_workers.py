@@ -106,3 +106,14 @@ def test_classes_of_a_script_go_both_ways_through_a_queue_of_initargs(tmp_path):
         [sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False
     )
     assert (done.stdout, done.stderr) == ("[(True, 1), (True, 2)]\n", "")
+
+
+def test_a_class_of_a_script_that_was_put_too_early_comes_with_a_remedy(queue, monkeypatch):
+    monkeypatch.setattr(Item, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Item", Item, raising=False)
+    monkeypatch.delitem(sys.modules, "fabric.coordinator")
+    queue.put(Item(1))
+    monkeypatch.delattr(sys.modules["__main__"], "Item")
+    with pytest.raises(AttributeError, match="Item") as failed:
+        queue.get()
+    assert "have the class in a module" in failed.value.__notes__[0]
