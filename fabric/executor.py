@@ -5,7 +5,6 @@ Executor ──▶ TaskPool ──▶ workers of a fabric         (fabric.task_p
 ExecutorView: the same workers; its tasks have a time limit, a priority, or another way of treating a crash
 """
 
-import _thread
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from fabric.config import usable_cpus
 from fabric.mapping import map_items
 from fabric.processes import Processes
 from fabric.progress import progress_bar
+from fabric.runs import run_aside
 from fabric.task_future import TaskFuture, TaskOptions
 from fabric.task_pool import TaskPool
 from fabric.task_settings import PoolSettings, start_method_of, task_config
@@ -254,7 +254,7 @@ def _spawn_context() -> Any:
 
 def _leave_aside(pool: TaskPool) -> None:
     """Have a pool leave whose executor was collected: in any thread, which may hold any lock."""
-    _thread.start_new_thread(pool.leave, ())
+    run_aside(pool.leave)
 
 
 def _finish_all() -> None:
