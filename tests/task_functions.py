@@ -109,10 +109,18 @@ def end_the_worker_reading(value: Any) -> None:
 
 
 def wait_for_file(path: str) -> str:
-    """Wait until a file is there."""
+    """Wait until a file is there, or fail after half a minute."""
+    deadline = time.monotonic() + 30
     while not os.path.exists(path):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nobody made {path}")
         time.sleep(0.001)
     return "gone"
+
+
+def call(function: Any, argument: Any) -> Any:
+    """Return what a function makes of an argument."""
+    return function(argument)
 
 
 def touch(path: str) -> None:
