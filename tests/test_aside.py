@@ -18,17 +18,16 @@ def test_a_few_threads_run_all_of_it_and_end():
         gate.wait(PATIENCE)
         done.release()
 
-    before = threading.active_count()
     for _ in range(100):
         aside.run(job)
-    assert threading.active_count() == before + 3
+    assert len(_ours()) == 3
     gate.set()
     for _ in range(100):
         assert done.acquire(timeout=PATIENCE)
     for thread in used:
         thread.join(PATIENCE)
     assert len(used) <= 3
-    assert threading.active_count() == before
+    assert _ours() == []
     aside.run(job)
     assert done.acquire(timeout=PATIENCE), "another thread is started when there is something again"
     for thread in used:
@@ -85,7 +84,10 @@ def _nobody(job):
     raise AssertionError("threads are to be had")
 
 
+def _ours():
+    return [thread for thread in threading.enumerate() if thread.name == "fabric-request"]
+
+
 def _join():
-    for thread in threading.enumerate():
-        if thread.name == "fabric-request":
-            thread.join(PATIENCE)
+    for thread in _ours():
+        thread.join(PATIENCE)

@@ -14,7 +14,7 @@ from fabric import Agent, Fabric, WorkerLostError
 from fabric.messages import INDEX_BITS
 from fabric.pending import Promise, error_in
 from fabric.postmortem import locate
-from tests.agents import Echo, Sleeper
+from tests.agents import Echo, Gate
 
 PATIENCE = 30
 
@@ -114,18 +114,19 @@ def test_a_worker_without_messages_is_left_alone():
         assert not fab._supervisor.end_question(1, range(1 << 62), "cancelled")
 
 
-def test_what_an_agent_of_another_worker_asked_is_not_taken_for_a_question_of_the_coordinator():
+def test_what_an_agent_of_another_worker_asked_is_not_taken_for_a_question_of_the_coordinator(tmp_path):
     class Passer(Agent):
         async def on_message(self, ref):
-            return await ref.ask_async(0.5)
+            return await ref.ask_async("wait")
 
     with Fabric(workers=2) as fab:
-        sleeper = fab.spawn_batch(Sleeper, 1, placement=0)[0]
-        future = fab.spawn_batch(Passer, 1, placement=1)[0].submit(sleeper)
+        gate = fab.spawn_batch(Gate, 1, placement=0, path=str(tmp_path / "open"))[0]
+        future = fab.spawn_batch(Passer, 1, placement=1)[0].submit(gate)
         deadline = time.monotonic() + PATIENCE
         while fab._segment.cursor_of(1)[0] != 1:
             assert time.monotonic() < deadline
         assert not fab._supervisor.end_question(1, range(1 << 62), "cancelled")
+        (tmp_path / "open").touch()
         assert future.result(PATIENCE) is None
 
 
@@ -159,8 +160,8 @@ def test_ended_at_any_moment_it_is_the_one_that_was_named(monkeypatch):
 
         monkeypatch.setattr(supervisor, "_replace_ended", replace_ended)
         nappers = [fab.spawn_batch(Napper, 1, on_crash=how)[0] for how in ("retry", "fail")]
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
+        begun = time.monotonic()
+        while time.monotonic() < begun + (PATIENCE if ended == 0 else 5):
             asked = []
             for number in range(20):
                 nap = chance.choice([0, 0.00002, 0.0002])

@@ -237,7 +237,12 @@ print(joblib.Parallel(n_jobs=2)(joblib.delayed(square)(i) for i in range(4)))
 def test_a_program_without_a_guard_ends_though_workers_are_kept(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 4, 9]\n", "")
 

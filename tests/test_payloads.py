@@ -313,13 +313,11 @@ def test_replies_that_are_all_kept_end_in_an_error_that_says_so(real):
 
 
 def test_replies_that_find_no_room_wait_once_for_all_of_them():
-    patience = 1.0
-    with Fabric(workers=1, arena_bytes=SMALL_ARENA, arena_timeout=patience) as fab:
+    with Fabric(workers=1, arena_bytes=SMALL_ARENA, arena_timeout=3.0) as fab:
         (holder,) = fab.spawn_batch(Holder, 1)
-        begun = time.monotonic()
         replies = fab.ask_many([holder] * 40, [("make", 1, 4 << 20)] * 40, timeout=PATIENCE, return_exceptions=True)
-        assert sum(isinstance(reply, AgentError | EncodingError) for reply in replies) >= 36
-        assert time.monotonic() - begun < 18 * patience, "each of 36 waited"
+        refused = sum(isinstance(reply, AgentError | EncodingError) for reply in replies)
+        assert refused >= 36, "they come when the time of ask_many is long over, if each waits"
         del replies
         gc.collect()
         kept = [holder.ask(("make", 1, 4 << 20), timeout=PATIENCE) for _ in range(3)]  # there is room again

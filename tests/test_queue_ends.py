@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from fabric import BackpressureError, JoinableQueue, LayoutError, Queue, ShutDow
 from tests.queue_users import is_asleep
 
 PATIENCE = 30
+BELLS_AT = 6 * 128  # in the header of a queue
 
 
 @pytest.fixture
@@ -65,6 +67,7 @@ def test_a_shutdown_wakes_all_who_wait(immediate):
     full.put(0)
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(empty.get) for _ in range(2)] + [pool.submit(full.put, n) for n in range(2)]
+        _until(lambda: _sleeps(empty)[0] >= 2 and _sleeps(full)[1] >= 2)
         for made in (empty, full):
             made.shutdown(immediate)
         assert [type(one.exception(PATIENCE)) for one in waiting] == [ShutDown] * 4
@@ -92,20 +95,36 @@ def test_join_waits_for_the_last_task():
 
 def test_ctrl_c_ends_a_wait(q, small):
     small.put_many("abc")
-    for wait in (q.get, q.get_many, lambda: small.put(1), lambda: small.put_many([1])):
-        struck = threading.Thread(target=_strike_when_asleep, args=(threading.get_native_id(),))
+    for made, wait in (
+        (q, q.get),
+        (q, q.get_many),
+        (small, lambda: small.put(1)),
+        (small, lambda: small.put_many([1])),
+    ):
+        arguments = (made, _sleeps(made), threading.get_native_id())
+        struck = threading.Thread(target=_strike_when_asleep, args=arguments)
         struck.start()
         with pytest.raises(KeyboardInterrupt):
             wait()
         struck.join()
 
 
-def _strike_when_asleep(thread):
-    deadline = time.monotonic() + PATIENCE
-    while not is_asleep(f"/proc/self/task/{thread}"):
-        assert time.monotonic() < deadline, "it never slept"
-        os.sched_yield()
+def _strike_when_asleep(made, before, thread):
+    _until(lambda: _sleeps(made) != before and is_asleep(f"/proc/self/task/{thread}"))
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def _sleeps(made):
+    """Return how often somebody went to sleep until there is an item, and until there is room: see fab_queue.h."""
+    items, _, room, _ = struct.unpack("4I", os.pread(made._ring.descriptor, 16, BELLS_AT))
+    return items >> 1, room >> 1
+
+
+def _until(reached):
+    deadline = time.monotonic() + PATIENCE
+    while not reached():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        os.sched_yield()
 
 
 def test_a_handler_that_returns_lets_the_wait_go_on(q):

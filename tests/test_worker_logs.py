@@ -4,10 +4,12 @@ import logging
 import os
 import threading
 import time
+import warnings
 
 import pytest
 
 from fabric import Fabric, WorkerLostError
+from fabric.workers.logs import ForwardHandler
 from tests.log_agents import Logger
 
 PATIENCE = 60
@@ -51,6 +53,15 @@ def heard(monkeypatch):
     root.setLevel(level)
 
 
+class PatientLogger(Logger):
+    """Waits for the coordinator for as long as the tests do: no record is dropped because the machine is busy."""
+
+    def on_start(self):
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, ForwardHandler):
+                handler._patience = PATIENCE
+
+
 def _logger(fab):
     return fab.spawn_batch(Logger, 1, on_crash="fail")[0]
 
@@ -70,7 +81,9 @@ def test_a_record_arrives_as_it_was_logged_and_names_its_worker(heard, start_met
         assert record.processName == f"fabric-worker-{record.worker}"
         assert (record.module, record.funcName, record.threadName) == ("log_agents", "say", "MainThread")
         assert began <= record.created <= time.time()
-        assert here.relativeCreated - record.relativeCreated == pytest.approx(1e3 * (here.created - record.created))
+        assert here.relativeCreated - record.relativeCreated == pytest.approx(
+            1e3 * (here.created - record.created), abs=0.01
+        )
 
 
 def test_a_traceback_and_plain_extra_attributes_come_along(heard):
@@ -137,7 +150,7 @@ def test_a_level_that_is_raised_later_holds_here(heard):
 
 def test_many_records_of_many_workers_all_come_in_the_order_of_each(heard):
     with Fabric(workers=2) as fab:
-        fab.spawn_batch(Logger, 2).ask_all(("say_many", 3_000), timeout=PATIENCE)
+        fab.spawn_batch(PatientLogger, 2).ask_all(("say_many", 3_000), timeout=PATIENCE)
         heard.wait_for(6_000)
         assert fab.statistics().dropped_logs == 0
 
@@ -220,7 +233,9 @@ def test_a_forked_child_of_the_coordinator_hands_on_nothing(heard):
         while not out._rest:
             assert time.monotonic() < deadline
             time.sleep(0.001)
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on: the child has none
+            child = os.fork()
         if child == 0:
             os._exit(len(heard.records))
         assert os.waitpid(child, 0)[1] == 0
