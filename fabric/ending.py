@@ -80,6 +80,10 @@ class Ender:
         with self._crew.worker_at(slot) as worker:
             return worker is not None and self._named(worker, (correlation,)) is not None
 
+    def has_any_in_hand(self, worker: Worker) -> bool:
+        """Has this worker any question of the coordinator in hand? A guess: it runs."""
+        return self._named(worker, _ANY) is not None
+
     def interrupt(self, slot: int, act: Callable[[int], None]) -> bool:
         """Stop the worker of a slot in the middle of a question of the coordinator, act, and let it go on.
 

@@ -38,6 +38,7 @@ class Seat(Entry):
         "bytes_ahead",
         "first_token",
         "heard",
+        "hurried",
         "in_flight",
         "most",
         "pace",
@@ -73,6 +74,7 @@ class Seat(Entry):
         self.waited = waited
         self.solo = False  # it has a task that may be stopped: nothing may be behind it
         self.heard = 0.0  # when it last answered, or was given something having had nothing
+        self.hurried = 0.0  # `heard`, when it was last asked for what it has done
         self.withdrawn: set[int] = set()  # numbers of tasks that were taken back, until the worker has come to them
         self.taken = 0  # tasks that this worker was given in its life
         self.service: Service | None = None  # how long it has served, where that counts

@@ -174,7 +174,7 @@ class Steward:
             dues.append(_STEP)
         if self._over or self._limits:
             dues.append(self._enforce_limits())
-        if pool.unfinished and len(crew.seats) > 1:
+        if pool.unfinished and crew.seats:
             dues.append(self._unblock())
         if crew.ages and crew.seats and not pool.broken:
             dues.append(crew.renew(time.monotonic()))
@@ -199,15 +199,21 @@ class Steward:
                 self._pool.fail(*why_not_started(error))
 
     def _unblock(self) -> float | None:
-        """Have idle workers take what waits behind a long task; return the seconds until the next look."""
+        """Have idle workers take what waits behind a long task, and hear of what was done before it.
+
+        Returns the seconds until the next look.
+        """
         pool, now = self._pool, time.monotonic()
         with pool.lock:
             seats = list(pool.crew.seats.values())
             blocked = [seat for seat in seats if len(seat.in_flight) > 1]
             idle = not pool.queue.count and any(not seat.in_flight and seat.room() > 0 for seat in seats)
-        for seat in blocked if idle else ():
+        for seat in blocked:
             if now - seat.heard >= _STUCK:
-                pool.crew.withdraw(seat)
+                if seat.hurried != seat.heard:
+                    pool.crew.hurry(seat)
+                if idle:
+                    pool.crew.withdraw(seat)
         return _STUCK if blocked else None
 
     # Large tasks.

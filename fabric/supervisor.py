@@ -8,6 +8,7 @@ a worker dies (its pidfd says so, in the supervisor thread)
 """
 
 import contextlib
+import signal
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from fabric.hangs import HangWatch, Sighting
 from fabric.mending import GARBLED, is_garbled, mender
 from fabric.messages import (
     COORDINATOR,
+    HURRY_SIGNAL,
     SHUTDOWN,
     SkipOrder,
     TakeOverOrder,
@@ -207,6 +209,13 @@ class Supervisor:
         self.dismiss()
         for slot in self.crew.workers:
             self.crew.kill(slot)
+
+    def hurry(self, slot: int) -> None:
+        """Have a worker send the replies of what it has done, if it runs a task behind that."""
+        with self.crew.worker_at(slot) as worker:
+            if worker is not None and self._ender.has_any_in_hand(worker):
+                with contextlib.suppress(ProcessLookupError):  # it is dead, and that has not been taken in yet
+                    signal.pidfd_send_signal(worker.pidfd, HURRY_SIGNAL)
 
     def interrupt(self, slot: int, act: Callable[[int], None]) -> bool:
         """Have a worker stand while `act` is told which question of ours it has in hand: see Ender.interrupt."""

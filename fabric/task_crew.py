@@ -244,18 +244,27 @@ class TaskCrew:
         fabric, pool = self.fabric, self._pool
         assert fabric is not None
         segment = fabric._segment
+        taken = 0
 
         def take_back(correlation: int) -> None:
+            nonlocal taken
             with pool.lock:
                 tasks = seat.withdraw(correlation)
+                taken = len(tasks)
                 if tasks:
                     segment.withdrawals()[seat.slot] = segment.tail_of(COORDINATOR, seat.slot)
                     pool.take_back(tasks)
 
         if fabric._supervisor.interrupt(seat.slot, take_back):
             with pool.lock:
-                seat.heard = time.monotonic()  # not again at once
+                seat.heard = time.monotonic() + (0 if taken else _LOOK)  # not again at once
                 pool.dispatch()
+
+    def hurry(self, seat: Seat) -> None:
+        """Have a worker send the replies of what it has done before the task in hand. The steward's."""
+        assert self.fabric is not None
+        seat.hurried = seat.heard
+        self.fabric._supervisor.hurry(seat.slot)
 
     def forget_withdrawal(self, seat: Seat) -> None:
         """Have a worker look no more for what was taken back, when it has come to all of it. With the lock held."""

@@ -172,3 +172,16 @@ def test_leaving_by_an_interrupt_drops_the_rest() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert time.monotonic() - begun_at < DEADLINE
+
+
+def test_results_of_quick_tasks_do_not_wait_for_a_long_one_in_their_batch(tmp_path: Path) -> None:
+    with Executor(1) as executor:
+        for go in (tmp_path / f"go{i}" for i in range(5)):
+            assert len([f.result(DEADLINE) for f in [executor.submit(work.echo, i) for i in range(2_000)]]) == 2_000
+            quick = [executor.submit(work.echo, i) for i in range(40)]
+            long = executor.submit(work.wait_for_file, str(go))
+            assert [future.result(DEADLINE) for future in quick] == list(range(40))
+            assert not long.done()
+            go.touch()
+            assert long.result(DEADLINE) == "gone"
+    assert executor._pool.unfinished == 0

@@ -54,6 +54,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ),
     (
         "fabric.array_agents",
+        "fabric.task_runner",
         "fabric.chunks",
         "fabric.placement",
         "fabric.waves",
@@ -75,7 +76,6 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     (
         "fabric.workers.vault",
         "fabric.queue_holder",
-        "fabric.task_runner",
         "fabric.pace",
         "fabric.chunking",
         "fabric.sources",
@@ -115,7 +115,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.workers.host", "fabric.spawning", "fabric.record_post"),
     ("fabric.waving", "fabric.supervisor", "fabric.messenger", "fabric.workers.publisher"),
     ("fabric.array_spawner",),
-    ("fabric.workers.loop", "fabric.coordinator"),
+    ("fabric.workers.early", "fabric.workers.loop", "fabric.coordinator"),
     ("fabric.workers.forkserver", "fabric.queue"),
     ("fabric.task_settings", "fabric.task_errors", "fabric.task_future", "fabric.processes"),
     ("fabric.task_queue", "fabric.seat", "fabric.pool_errors"),

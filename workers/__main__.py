@@ -9,6 +9,7 @@ import faulthandler
 import functools
 import os
 import random
+import signal
 import socket
 import sys
 import time
@@ -24,10 +25,11 @@ from fabric.codec import Codec, decode_order
 from fabric.counters import CLOSING, FIRST_TOKEN, PID
 from fabric.lending import ARENA
 from fabric.lifeline import Lifeline
-from fabric.messages import COORDINATOR, STACK_SIGNAL
+from fabric.messages import COORDINATOR, HURRY_SIGNAL, STACK_SIGNAL
 from fabric.payloads import open_arena
 from fabric.segment import Segment
 from fabric.wire import receive_frame
+from fabric.workers.early import reply_early
 from fabric.workers.forkserver import ForkServer, ignore_interrupts
 from fabric.workers.host import Host
 from fabric.workers.journal import Journal
@@ -115,6 +117,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     recovery = Recovery(counters[PID], slot, segment.begun(), host.takes_once, keeper.kept)
     host.begun = segment.begun()
     publisher = Publisher(peer, senders, host, outbox, counters, boot.attention)
+    signal.signal(HURRY_SIGNAL, functools.partial(reply_early, publisher))
     closing = segment.counters_of(COORDINATOR)[CLOSING : CLOSING + 1]
     loop = Loop(
         peer,

@@ -92,6 +92,7 @@ class Host(WorkerMessenger):
     ) -> None:
         super().__init__(identity, codec, outbox, table, publish_after_us, first_token)
         self.values: list[Any] = []
+        self.first = 0  # index in the batch of what the first of them answers
         self.warm = WarmPool()
         self.mailboxes: dict[int, Any] = {}
         self._publish_after = int(publish_after_us * 1000)
@@ -177,6 +178,7 @@ class Host(WorkerMessenger):
         self.deferred.clear()
         if self._batchers and not self._once and not self.careful:  # at most once means one at a time
             return self._handle_grouped()
+        self.first = first
         values = self.values = []
         append, agents, cursor, clock = values.append, self._agents, self.cursor, time.perf_counter_ns
         stop = self._stop_of(first) if self._once or self.careful else self._received.count
@@ -311,6 +313,11 @@ class Host(WorkerMessenger):
         """Keep agents of this recipe in store."""
         kind, args, kwargs = pickle.loads(order.recipe)
         self.warm.want(order.recipe, order.share, lambda: construct(kind, args, kwargs))
+
+    @property
+    def received(self) -> Any:
+        """The batch in hand, None for none."""
+        return self._received
 
     @property
     def count(self) -> int:

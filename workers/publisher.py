@@ -54,6 +54,17 @@ class Publisher:
         if outbox.pending or outbox.backed_up:
             outbox.flush(of)
 
+    def publish_early(self) -> None:
+        """Send the replies to what is done of the slice in hand, while a handler runs; they go again behind it."""
+        host = self._host
+        received, first, values = host.received, host.first, host.values
+        if received is None or received.lane != COORDINATOR or host.deferred:
+            return
+        targets, correlations = received.targets(), received.correlations()
+        for index, value in enumerate(list(values), first):
+            encoding, body = host.encode_reply(targets[index], value)
+            self._send_one(REPLY | encoding << 16, COORDINATOR, correlations[index], body)
+
     def publish_failures(self, of: Slice | None = None) -> None:
         """Tell the coordinator of told messages that went wrong, and of requests, even if nobody waits there."""
         failures, self._host.failures = self._host.failures, []
