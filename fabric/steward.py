@@ -233,7 +233,7 @@ class Steward:
                 alone = not any(seat.in_flight for seat in pool.crew.seats.values())
             try:
                 self._encode_one(task, alone)
-            except BackpressureError as error:
+            except (BackpressureError, TimeoutError) as error:
                 if not alone:
                     with pool.lock:
                         pool.queue.put_back([task])

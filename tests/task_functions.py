@@ -181,3 +181,9 @@ def work_then_die_once(path: str, seconds: float) -> str:
 def result_of(future: Any) -> Any:
     """Wait for a future."""
     return future.result(20)
+
+
+def sleep_and_total(seconds: float, array: Any) -> float:
+    """Sleep, then return the sum of an array."""
+    time.sleep(seconds)
+    return float(array.sum())

@@ -185,3 +185,11 @@ def test_results_of_quick_tasks_do_not_wait_for_a_long_one_in_their_batch(tmp_pa
             go.touch()
             assert long.result(DEADLINE) == "gone"
     assert executor._pool.unfinished == 0
+
+
+def test_a_large_task_waits_until_another_gives_its_room_back() -> None:
+    array = np.ones(3 << 20, dtype="u1")  # two do not fit at a time, though there are two workers
+    with Executor(2, arena_bytes=4 << 20) as executor:
+        executor.submit(work.echo, 0).result(DEADLINE)
+        futures = [executor.submit(work.sleep_and_total, 0.05, array) for _ in range(6)]
+        assert [future.result(DEADLINE) for future in futures] == [float(3 << 20)] * 6
