@@ -7,6 +7,7 @@ a worker died    with a message in hand    the same as the last time in this slo
 
 import time
 
+from fabric.counters import POISONED
 from fabric.crew import Death
 from fabric.errors import FabricError, PoisonMessageError, WorkerLostError
 from fabric.messages import ENCODINGS, BarOrder, DeadLetter, SkipOrder, show
@@ -24,6 +25,7 @@ class Blame:
         self._segment = segment
         self._unasked = unasked
         self._max_attempts = max_attempts
+        self.poisoned = 0  # messages that are not tried again
         self._strikes: dict[int, dict[tuple[int, int], int]] = {}  # slot: (lane, position) of a message: workers
         self._skips: dict[int, list[SkipOrder]] = {}
         self._bars: dict[int, list[BarOrder]] = {}
@@ -40,6 +42,8 @@ class Blame:
             verdict: FabricError = error
         elif strikes >= self._max_attempts:
             how = why or error.signal_name or f"exit code {error.exitcode}"
+            self.poisoned += 1
+            self._unasked.tally.add(POISONED)
             verdict = PoisonMessageError(f"{victim} (last: {how}, worker {slot}, pid {error.pid})", strikes)
         else:
             return

@@ -33,6 +33,7 @@ from fabric.messages import (
 from fabric.parcel import Data, Parcel, unpack
 from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer
 from fabric.segment import Segment
+from fabric.stopwatch import Stopwatch
 from fabric.views import Views
 
 _ALIGN = 16
@@ -231,6 +232,7 @@ class Receiver:
         self._done_end = 0
         self._views: Views | None = None
         self._unsettled: list[Any] = []
+        self.watch: Stopwatch | None = None
         self.cursor: Any = None  # a worker's: what it has in hand, for the supervisor; decoding may kill too
         self.careful = False  # say so of each body of a batch, not of the batch as a whole
         self.skips: set[tuple[int, int]] = set()  # (lane, counter) of records whose bodies are not to be decoded
@@ -285,7 +287,11 @@ class Receiver:
 
     def _received(self, lane: int) -> Received:
         received = Received(lane, self._columns)
-        if received.count:
+        if received.count == 1 and received.encoding == RAW:  # an ask at a time is made of these
+            data = self._data.get(lane) or self._data_of(lane)
+            at = received.start + HEADER_BYTES
+            received.bodies = [data[at : at + received.size].tobytes()]
+        elif received.count:
             self._decode(received)
         else:
             received.kind, received.bodies = DROPPED, []
@@ -314,12 +320,14 @@ class Receiver:
             self._views.close()
 
     def _decode(self, received: Received) -> None:
+        started = self.watch.start(received.count) if self.watch is not None else 0
+        self._decode_all(received)
+        if started and self.watch is not None:
+            self.watch.stop(started, received.count)
+
+    def _decode_all(self, received: Received) -> None:
         lane, encoding = received.lane, received.encoding
         data = self._data.get(lane) or self._data_of(lane)
-        if encoding == RAW and received.count == 1:  # an ask at a time is made of these
-            at = received.start + HEADER_BYTES
-            received.bodies = [data[at : at + received.size].tobytes()]
-            return
         if encoding == RECORDS and received.kind == MESSAGE:
             self._view_chunks(data, received)
             return

@@ -64,7 +64,10 @@ class FabricConfig:
     spin_us: float = 50.0  # the longest a waiter spins before it sleeps; 0 turns spinning off
     publish_after_us: float = 200.0  # the longest a finished reply waits for its batch to end
     target_queueing: float = 0.02  # what the send window aims to have queued in a lane
-    metrics_interval: float = 30.0
+
+    # Metrics. Counters and histograms in the segment; Fabric.metrics turns them off and on again.
+    metrics: bool = True
+    metrics_interval: float = 30.0  # seconds from sample to sample, where somebody asks for samples
 
     # Messages.
     encoding: Literal["pickle", "json"] = "pickle"
@@ -269,6 +272,7 @@ _CHECKS: dict[str, _Check] = {
     "spin_us": _seconds(zero=True),
     "publish_after_us": _seconds(zero=True),
     "target_queueing": _seconds(),
+    "metrics": _FLAG,
     "metrics_interval": _seconds(),
     "encoding": _one_of("pickle", "json"),
     "allow_pickle": _FLAG,

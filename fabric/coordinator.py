@@ -29,16 +29,20 @@ from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
 from fabric.errors import ClosedError, FabricError, advice
 from fabric.messages import COORDINATOR, DeadLetter
+from fabric.meters import Board, Meters
 from fabric.payloads import open_arena
 from fabric.pending import deadline_of
 from fabric.postmortem import count_messages
 from fabric.replies import Replies
+from fabric.sampler import Sampler
 from fabric.segment import Segment
 from fabric.signals import handle_sigterm, release_sigterm
 from fabric.spawning import Spawner
-from fabric.statistics import Statistics, worker_statistics
+from fabric.statistics import Known, Statistics, take
+from fabric.stopwatch import Stopwatch
 from fabric.supervisor import Supervisor
 from fabric.switchboard import Switchboard
+from fabric.tally import Tally
 from fabric.unasked import Unasked
 from fabric.waving import Waves
 
@@ -105,21 +109,29 @@ class Fabric(ArraySpawner):
         self.identity = self._segment.layout.identity
         self._peer = self._segment.peer()
         self._peer.configure(cores, self.config.spin_us)
+        self._meters, self._board = Meters(self._segment), Board(self._segment)
+        self._board.measure(self.config.metrics)
+        tally = self._tally = Tally(self._segment.counters())
         codec = Codec(self.config.encoding, self.config.allow_pickle)
         serve = weakref.WeakMethod(self._serve)  # threads hold what follows, and must not keep an unused fabric
         self._unasked = Unasked(self.config.allow_pickle, on_error, lambda *request: _call(serve, *request))
         receiver = self._receiver = Receiver(self._segment, self._peer, codec)
         self._arena = open_arena(self._segment, self._peer, codec, receiver, self.config, available_bytes)
+        receiver.watch = Stopwatch(functools.partial(tally.add, counters.DECODE_NS))
         self._replies = Replies(self._peer, receiver, self._unasked.take)
         self._unasked.later = self._replies.run_later
         self._unasked.aside = Aside(self._replies.run_later).run
         handled_of = functools.partial(self._segment.handled_of, lane=COORDINATOR)
         self._switchboard = Switchboard(self._peer, codec, self._replies, self.config.target_queueing, handled_of)
+        self._switchboard.watch = Stopwatch(functools.partial(tally.add, counters.ENCODE_NS))
+        self._unasked.tally = self._replies.tally = self._switchboard.tally = tally
         if self._arena is not None:
             self._switchboard.lend_from(self._arena)
         self._directory = Directory(self._peer, self.config.max_agents)
         self._supervisor = Supervisor(self.config, self._segment, self._switchboard, self._directory, self._unasked)
+        self._supervisor.crew.post = self._board.post
         self._spawner = Spawner(self._switchboard, self._directory, self)
+        self._spawner.classify = self._board.classify
         register_messenger(self)
 
     def _discard(self) -> None:
@@ -127,7 +139,7 @@ class Fabric(ArraySpawner):
         if hasattr(self, "_spawner"):
             self._shut_down(_LEAVE_QUICKLY)
             return
-        for name in ("_receiver", "_arena", "_peer"):
+        for name in ("_receiver", "_arena", "_tally", "_board", "_peer"):
             part = getattr(self, name, None)
             if part is not None:
                 part.close()
@@ -230,31 +242,47 @@ class Fabric(ArraySpawner):
         return self._final or self._take_statistics()
 
     def _take_statistics(self) -> Statistics:
-        running = self._supervisor.crew.workers
-        workers = tuple(
-            worker_statistics(
-                slot,
-                running[slot].pid if slot in running else None,
-                self._directory.count(slot),
-                self._segment.counters_of(slot),
-                self._peer.backlog(slot)[0],
-                self._peer.sent(slot),
-            )
-            for slot in self._supervisor.slots
+        running, unasked, supervisor = self._supervisor.crew.workers, self._unasked, self._supervisor
+        facts = {
+            "agents": self._directory.total,
+            "outstanding": self._replies.outstanding,
+            "late_replies": self._replies.late,
+            "dead_letters": unasked.count,
+            "restarts": supervisor.restarts,
+            "redelivered": supervisor.redelivered,
+            "dropped_bytes": self._peer.dropped_bytes() + unasked.dropped_bytes,
+            "dropped_logs": supervisor.dropped_logs,
+        }
+        slots = supervisor.slots
+        known = Known(
+            slots=slots,
+            agents=self._directory.count,
+            lane=self._lane_facts,
+            pids=lambda slot: running[slot].pid if slot in running else 0,
+            facts=facts,
         )
-        own_alarms = self._segment.counters_of(COORDINATOR)[counters.ALARMS]
-        return Statistics(
-            workers=workers,
-            agents=self._directory.total,
-            outstanding=self._replies.outstanding,
-            late_replies=self._replies.late,
-            dead_letters=self._unasked.count,
-            restarts=self._supervisor.restarts,
-            redelivered=self._supervisor.redelivered,
-            alarms=own_alarms + sum(worker.alarms for worker in workers),
-            dropped_bytes=self._peer.dropped_bytes() + self._unasked.dropped_bytes,
-            dropped_logs=self._supervisor.dropped_logs,
-        )
+        return take(self._meters, known)
+
+    def _lane_facts(self, slot: int) -> tuple[int, int, int]:
+        return self._peer.backlog(slot)[0], self.config.lane_bytes, self._peer.sent(slot)
+
+    @property
+    def metrics(self) -> bool:
+        """Are counters and histograms kept? Set it to turn them off, or on again, in all processes."""
+        return self._meters.measuring
+
+    @metrics.setter
+    def metrics(self, on: bool) -> None:
+        self._switchboard.check_open()
+        self._board.measure(bool(on))
+
+    @property
+    def sampler(self) -> Sampler:
+        """Samples of this fabric: rates, recent latencies, CPU and memory of its processes; alerts. No thread of its
+        own before `sampler.start()` or `sampler.when(...)`; each `metrics_interval` from then on.
+        """
+        made = Sampler(functools.partial(_statistics_of, weakref.ref(self)), self.config.metrics_interval)
+        return self.__dict__.setdefault("_sampler", made)  # type: ignore[no-any-return]
 
     def resize(self, workers: int) -> None:
         """Change the number of workers. New ones get agents from the next spawn on.
@@ -340,6 +368,9 @@ class Fabric(ArraySpawner):
 
     def _shut_down(self, patience: float) -> None:
         self._closed = True
+        sampler = self.__dict__.get("_sampler")
+        if sampler is not None:
+            sampler.close()
         try:
             self._supervisor.dismiss()
             self._replies.wait_for(self._supervisor.crew.empty, 0, time.monotonic() + patience)
@@ -352,6 +383,8 @@ class Fabric(ArraySpawner):
             if self._arena is not None:
                 self._arena.close()
             self._peer.close()
+            self._tally.close()
+            self._board.close()
             self._supervisor.crew.close_descriptors()  # not before: their numbers are soon somebody else's
             self._segment.close()
 
@@ -400,6 +433,13 @@ class Fabric(ArraySpawner):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._supervisor.slots)} workers, {self._directory.total:,} agents"
         return f"<Fabric: {state}>"
+
+
+def _statistics_of(fabric: "weakref.ref[Fabric]") -> Statistics:
+    found = fabric()
+    if found is None or found._closed:
+        raise ClosedError(_CLOSED)
+    return found.statistics()
 
 
 def _call(method: "weakref.WeakMethod[Any]", *arguments: Any) -> None:

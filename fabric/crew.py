@@ -86,6 +86,7 @@ class Crew:
         self._on_death = on_death
         self._on_attention = on_attention
         self._workers: dict[int, Worker] = {}
+        self.post: Callable[[int, int], None] = lambda slot, pid: None  # told who runs in a slot, 0 for nobody
         self._statuses: dict[int, int] = {}
         self._expected: set[int] = set()  # slots whose worker the fork server has been asked for
         self._changed = threading.Condition()
@@ -445,6 +446,7 @@ class Crew:
     def _born(self, slot: int, pid: int, pidfd: int) -> None:
         with self._changed:
             self._workers[slot] = Worker(slot, pid, pidfd)
+            self.post(slot, pid)
             self._changed.notify_all()
         os.eventfd_write(self._bell, 1)
 
@@ -458,6 +460,7 @@ class Crew:
             with self._changed:
                 if self._workers.get(worker.slot) == worker:
                     del self._workers[worker.slot]
+                    self.post(worker.slot, 0)
                 os.close(worker.pidfd)
                 os.eventfd_write(self.bells[COORDINATOR], 1)  # now, not before: who closes looks at `empty`
                 self._changed.notify_all()

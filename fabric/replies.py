@@ -23,12 +23,14 @@ import time
 from collections.abc import Callable
 
 from fabric.channel import Received, Receiver
+from fabric.counters import LATE_REPLIES
 from fabric.errors import FabricError
 from fabric.guarded_log import GuardedLogger
 from fabric.messages import INDEX_BITS, REPLY, begins_stream
 from fabric.pending import Entry, One, Promise, Replied, Single, wake
 from fabric.pump import Pump
 from fabric.ring import MESSAGES, Peer
+from fabric.tally import Tally
 
 _log = GuardedLogger("fabric")
 _MOST_RUNS = 64  # taken at one go: a worker that sends for ever must not keep a thread that has its reply
@@ -57,6 +59,7 @@ class Replies(Pump):
         self._obliging = False  # does somebody lead who would rather leave it to whoever waits?
         self.drains = 0  # how often it was looked what lies in the lanes
         self.late = 0
+        self.tally = Tally()
         # Told of a stream that begins although nobody reads it, (agent, correlation id): its reader had all of it
         # when its worker died, but that had not committed the question.
         self.on_stray: Callable[[int, int], None] | None = None
@@ -303,7 +306,7 @@ class Replies(Pump):
         try:
             finish = entry.accept(replies)
         except (IndexError, ValueError):  # no worker of ours numbers a reply so: drop it
-            self.late += len(replies.bodies)
+            self._count_late(len(replies.bodies))
             return
         if finish is not None:
             self._promised.discard(token)
@@ -318,11 +321,15 @@ class Replies(Pump):
             token = correlation >> INDEX_BITS
             entry = pending.get(token)
             if entry is None:
-                self.late += 1
+                self._count_late(1)
                 if begins_stream(correlation) and self.on_stray is not None:
                     self.on_stray(received.senders()[index], correlation)
             else:
                 self._give(entry, token, Single(correlation, body))
+
+    def _count_late(self, replies: int) -> None:
+        self.late += replies
+        self.tally.add(LATE_REPLIES, replies)
 
     def _later(self, finish: Callable[[], None]) -> None:
         self._jobs.append(finish)

@@ -26,6 +26,11 @@ QUIET: int = lib.FAB_WAITS_QUIET
 ALIVE: int = lib.FAB_AGENT_ALIVE
 STOPPED: int = lib.FAB_AGENT_STOPPED
 LOST: int = lib.FAB_AGENT_LOST
+CLASSES: int = lib.FAB_CLASSES
+CLASS_NAME_BYTES: int = lib.FAB_CLASS_NAME_BYTES
+TRAFFIC_BYTES: int = lib.FAB_TRAFFIC_BYTES
+LONG_NS: int = lib.FAB_LONG_NS  # from so long on the C core times a message that came alone
+LAST_USE_NS: int = 1 << lib.FAB_LAST_USE_SHIFT  # unit of an agent's last use
 
 HEADER_BYTES: int = ffi.sizeof("struct fab_record")
 OUTBOX_LANE = -1  # stands for a worker's outbox where a lane is meant
@@ -60,6 +65,17 @@ class Stray(NamedTuple):
     target: int
     sender: int
     correlation: int
+
+
+class MetricsLayout(NamedTuple):
+    """Where the words of metrics begin: the first three in the segment, the others in each process's block."""
+
+    board: int
+    classes: int
+    class_names: int
+    traffic: int
+    measures: int
+    last_use: int
 
 
 class Layout:
@@ -142,6 +158,13 @@ class Layout:
         """Where the words `begun`, one a lane, and then the words `handled` begin in a process's block."""
         return int(lib.fab_begun_offset(self.header))
 
+    @property
+    def metrics(self) -> MetricsLayout:
+        """Where what is measured lies."""
+        names = ("classes", "class_names", "traffic", "measures", "last_use")
+        places = [getattr(lib, f"fab_{name}_offset")(self.header) for name in names]
+        return MetricsLayout(lib.fab_board_offset(), *places)
+
     def journal_range(self, process: int) -> tuple[int, int]:
         """Return (offset in the segment, bytes) of the data of a worker's journal."""
         offset = self.block_offset(process) + int(lib.fab_journal_offset(self.header, process))
@@ -156,6 +179,25 @@ class Layout:
         """Return (offset in the segment, bytes) of the data of one of `producer`'s lanes."""
         offset = self.block_offset(producer) + lib.fab_data_offset(self.header, producer, lane)
         return offset, lib.fab_lane_bytes(self.header, producer, lane)
+
+
+class Traffic(NamedTuple):
+    """What a process has sent, and what waits for it in its lane from the coordinator."""
+
+    messages: int
+    asks: int
+    replies: int
+    bytes: int
+    waiting_bytes: int
+    in_flight: int
+
+
+def survey(layout: Layout, whole: Any) -> list[Traffic]:
+    """Look at what all processes have sent. Any process that has the segment mapped; one crossing."""
+    found = ffi.new("struct fab_survey[]", layout.processes)
+    lib.fab_survey_all(layout.header, ffi.from_buffer("uint8_t[]", whole), found)
+    words = memoryview(ffi.buffer(found)).cast("Q").tolist()
+    return [Traffic(*words[at : at + 6]) for at in range(0, len(words), 6)]
 
 
 class Columns:
@@ -343,6 +385,7 @@ class Peer:
         for other in range(layout.processes):
             lib.fab_peer_set_bell(self.c, other, -1)
         _check(lib.fab_peer_init(self.c, layout.header, process, base, own_block))
+        lib.fab_meter_open(self.c)
         self.table = memoryview(whole)[TABLE_OFFSET : TABLE_OFFSET + 8 * layout.max_agents].cast("Q")
         self._head = ffi.new("uint64_t *")
         self._stray = ffi.new("struct fab_record *")
@@ -357,6 +400,10 @@ class Peer:
     def configure(self, cores: int, spin_us: float) -> None:
         """Say how many CPUs this process may use and how long a spin may last at most."""
         lib.fab_peer_tune(self.c, cores, int(spin_us * 1000))
+
+    def handled(self, count: int, nanoseconds: int) -> None:
+        """Say that handlers took so long for `count` messages of the batch received last."""
+        lib.fab_peer_handled(self.c, count, nanoseconds)
 
     def set_bell(self, process: int, eventfd: int) -> None:
         """Say where the bell of a process is; -1 when nobody is in that slot."""

@@ -19,7 +19,7 @@ import secrets
 from fabric.config import FabricConfig
 from fabric.errors import ClosedError, FabricError, LayoutError, advice
 from fabric.messages import COORDINATOR
-from fabric.ring import COUNTERS, LINE_BYTES, Layout, Peer
+from fabric.ring import CLASSES, COUNTERS, LINE_BYTES, Layout, Peer
 
 _MFD_NOEXEC_SEAL = 0x0008
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -161,6 +161,21 @@ class Segment:
         offset, size = self.layout.arena_range(self.process)
         start = offset - self.layout.writable_range(self.process)[0]
         return memoryview(self._own)[start : start + size]
+
+    def front(self, start: int, size: int) -> memoryview:
+        """Part of what lies before all blocks, writable. The coordinator only."""
+        assert self.process == COORDINATOR
+        assert self._own is not None
+        return memoryview(self._own)[start : start + size]
+
+    def class_errors(self) -> memoryview:
+        """This process's counts of errors by class of agent, writable, 64 bits each."""
+        return self._own_words(self.layout.metrics.measures + 8 * CLASSES, CLASSES)
+
+    def classes(self) -> memoryview:
+        """The number of each agent's class, by its index in the table; read-only."""
+        start = self.layout.metrics.classes
+        return memoryview(self.whole)[start : start + self.layout.max_agents]
 
     def counters(self) -> memoryview:
         """This process's counters, writable, 64 bits each."""

@@ -86,6 +86,7 @@ class Spawner:
         self._orders_most: dict[int, int] = {}  # with more than so many, those of stopped agents are dropped
         self._once: set[int] = set()
         self.slots: tuple[int, ...] = ()
+        self.classify: Callable[[type, array[int]], None] = _unclassified
         self.arrays: dict[str, tuple[Any, ...]] = {}  # array agents by name: what makes their ArrayGroup
         self.now: Callable[[], float] = time.monotonic  # what waves go by
         self.sleep: Callable[[float], None] = time.sleep
@@ -193,6 +194,7 @@ class Spawner:
         addresses = directory.allocate(count)
         self._next = placed.next
         slots = array("H", placed.slots)
+        self.classify(recipe.kind, addresses)
         directory.open(addresses, slots)
         if recipe.care.once:
             self._once.update(addresses)
@@ -346,6 +348,10 @@ class Spawner:
         for group in groups:
             with contextlib.suppress(FabricError):
                 self.stop(group.addresses, None)
+
+
+def _unclassified(kind: type, addresses: "array[int]") -> None:
+    """Where nothing is measured."""
 
 
 def _sample_of(count: int) -> int:

@@ -1,90 +1,325 @@
-"""Describe a fabric at one moment: frozen, and cheap to make (a few words read for each worker)."""
+"""Describe a fabric at one moment: frozen, and cheap to make (a few words and copies of histograms a worker)."""
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from fabric import counters as count
+from fabric.histogram import Histogram
+from fabric.meters import Measures
+from fabric.ring import Traffic
+
+_NO_TRAFFIC = Traffic(0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerStatistics:
-    """One worker: counts since the slot was first used, and what lies in its lane now."""
+class ClassStatistics:
+    """The agents of one class, or several classes: messages that they were handed, and of these the errors."""
+
+    name: str
+    messages: int = 0
+    errors: int = 0
+    handler_time: Histogram = field(default_factory=Histogram)  # seconds a message, while handlers ran
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatistics:
+    """What every process counts, since its slot was first used: successors of a dead worker go on counting.
+
+    Histograms of times are in seconds. Those with "metrics" are 0 or empty while Fabric.metrics is off.
+    """
 
     slot: int
     pid: int
+    received: int  # records of any kind
+    batches: int
+    bytes_in: int
+    waited_seconds: float  # without work
+    parks: int  # times that it slept
+    wake_ups: int  # of these: that a bell ended
+    spins_won: int  # waits that ended before it slept
+    alarms: int  # lost wake-ups: must be 0
+    dropped_bytes: int
+    messages_sent: int  # metrics: to agents
+    asks_sent: int  # metrics: of these, that expect a reply
+    replies_sent: int  # metrics
+    bytes_out: int  # metrics
+    messages: int  # metrics: to agents, received
+    replies: int  # metrics: received
+    reply_errors: int  # metrics: of these
+    encode_seconds: float
+    decode_seconds: float
+    arena_bytes: int  # in use
+    arena_loans: int
+    lane_time: Histogram  # metrics: from sent to received
+    batch_sizes: Histogram  # metrics: messages received together
+    round_trip: Histogram  # metrics: from question to reply, of those that it asked
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics(ProcessStatistics):
+    """One worker; and what lies in its lane now."""
+
     alive: bool
     agents: int
-    received: int
-    batches: int
-    errors: int
-    bytes_in: int
-    waited_seconds: float
-    lane_bytes: int
-    sent: int
-    parks: int
-    alarms: int
-    dropped_bytes: int
+    errors: int  # messages whose handler raised, or that found no agent
+    lost: int  # messages to agents that had stopped meanwhile
+    late_replies: int
+    lane_bytes: int  # in its lane from the coordinator
+    lane_capacity: int
+    in_flight: int  # metrics: records in that lane
+    sent: int  # records that the coordinator put there
+    rows: int  # records that its array agents were handed
     snapshots: int
     replayed: int
     expired: int
     recovery_seconds: float
+    starts: int  # processes that this slot has had
+    started: float  # monotonic seconds
+    classes: tuple[ClassStatistics, ...]  # metrics; only those that it had messages for
 
     @property
     def batch_size(self) -> float:
         """Mean messages a batch."""
         return self.received / self.batches if self.batches else 0.0
 
+    @property
+    def lane_fill(self) -> float:
+        """How full its lane is: 0 to 1."""
+        return self.lane_bytes / self.lane_capacity if self.lane_capacity else 0.0
+
+    @property
+    def handler_time(self) -> Histogram:
+        """Seconds a message, over all classes."""
+        return Histogram.merged(one.handler_time for one in self.classes)
+
+    def busy_seconds(self, now: float | None = None) -> float:
+        """Seconds of this process's life in which it did not wait for work; of predecessors nothing is known."""
+        lived = (time.monotonic() if now is None else now) - self.started
+        return max(0.0, lived - self.waited_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorStatistics(ProcessStatistics):
+    """The coordinator, as one of the processes."""
+
+    timeouts: int  # calls that gave up waiting
+    backpressure_waits: int  # calls that waited for room
+    backpressure_seconds: float  # and how long
+    refusals: int  # calls that may not wait and found no room
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A fabric: its workers, and the coordinator's own counts."""
+    """A fabric: its workers, its coordinator, its agents by class.
+
+    Example:
+        >>> fab.statistics().round_trip.percentile(0.99)  # seconds
+        5.2e-06
+    """
 
     workers: tuple[WorkerStatistics, ...]
+    coordinator: CoordinatorStatistics
+    classes: tuple[ClassStatistics, ...]
     agents: int
-    outstanding: int
-    late_replies: int
+    outstanding: int  # questions without a reply
+    late_replies: int  # that nobody waited for any more
     dead_letters: int
     restarts: int
+    recycled: int  # workers that left as they were told, and were replaced
     redelivered: int
+    poisoned: int  # messages that killed too many workers
     alarms: int
     dropped_bytes: int  # in the coordinator's lanes: what could not be records, or not from a worker
-    dropped_logs: int = 0  # log records of workers: not read in time, or not to be read
+    dropped_logs: int  # log records of workers: not read in time, or not to be read
+    seconds: float  # monotonic: when this was taken
+    measuring: bool  # are metrics on?
 
     @property
     def received(self) -> int:
-        """Messages that the workers have taken from their lanes."""
+        """Records that the workers have taken from their lanes."""
         return sum(worker.received for worker in self.workers)
 
+    @property
+    def messages(self) -> int:
+        """Messages that agents were handed, those of other agents and those that came again included."""
+        return sum(worker.messages for worker in self.workers)
+
+    @property
+    def errors(self) -> int:
+        """Messages whose handler raised, or that found no agent."""
+        return sum(worker.errors for worker in self.workers)
+
+    @property
+    def round_trip(self) -> Histogram:
+        """Seconds from the coordinator's question to its reply: end to end."""
+        return self.coordinator.round_trip
+
+    @property
+    def lane_time(self) -> Histogram:
+        """Seconds from sent to received, of messages to agents."""
+        return Histogram.merged(worker.lane_time for worker in self.workers)
+
+    @property
+    def handler_time(self) -> Histogram:
+        """Seconds a message, while handlers ran."""
+        return Histogram.merged(one.handler_time for one in self.classes)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for JSON."""
-        return dataclasses.asdict(self)
+        """Return plain data, for JSON; a histogram is its count, sum, mean, percentiles and maximum."""
+        return _plain(self)  # type: ignore[no-any-return]
 
 
-def worker_statistics(
-    slot: int, pid: int | None, agents: int, counters: memoryview, lane_bytes: int, sent: int
+def _plain(value: Any) -> Any:
+    if isinstance(value, Histogram):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    return value
+
+
+class Source(Protocol):
+    """Where the figures are read: fabric.meters.Meters, or what stands for it without a segment."""
+
+    @property
+    def measuring(self) -> bool: ...
+    def pids(self) -> Sequence[int]: ...
+    def class_names(self) -> Sequence[str]: ...
+    def counters_of(self, process: int) -> memoryview: ...
+    def traffic(self) -> Sequence[Traffic]: ...
+    def measures(self, process: int, classes: int) -> Measures: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is not read from counters: which slots there are, and what lies in their lanes."""
+
+    slots: Sequence[int]
+    agents: Callable[[int], int]  # by slot
+    lane: Callable[[int], tuple[int, int, int]]  # by slot: bytes in it, its capacity, records that went into it
+    pids: Callable[[int], int]  # by slot; 0: nobody runs there
+    facts: Mapping[str, int]  # fields of Statistics
+
+
+def take(source: Source, known: Known) -> Statistics:
+    """Read all figures. They are words of many writers: nothing is locked, nobody is asked."""
+    names = source.class_names()
+    traffic = source.traffic()
+    own = source.counters_of(0)
+    measures = {slot: source.measures(slot, len(names)) for slot in known.slots}
+    workers = tuple(
+        _worker(slot, source.counters_of(slot), _at(traffic, slot), measures[slot], names, known)
+        for slot in known.slots
+    )
+    coordinator = _coordinator(source.pids()[0], own, _at(traffic, 0), source.measures(0, 0))
+    counted = {
+        "agents": sum(worker.agents for worker in workers),
+        "outstanding": max(0, coordinator.asks_sent - coordinator.replies),
+        "late_replies": own[count.LATE_REPLIES],
+        "dead_letters": own[count.DEAD_LETTERS],
+        "restarts": own[count.RESTARTS],
+        "recycled": own[count.RECYCLED],
+        "redelivered": own[count.REDELIVERED],
+        "poisoned": own[count.POISONED],
+        "dropped_bytes": own[count.DROPPED_BYTES],
+        "dropped_logs": own[count.DROPPED_LOGS],
+    }
+    return Statistics(
+        workers=workers,
+        coordinator=coordinator,
+        classes=_classes(names, [measures[slot] for slot in known.slots]),
+        alarms=coordinator.alarms + sum(worker.alarms for worker in workers),
+        seconds=time.monotonic(),
+        measuring=source.measuring,
+        **{**counted, **known.facts},
+    )
+
+
+def _at(traffic: Sequence[Traffic], slot: int) -> Traffic:
+    return traffic[slot] if slot < len(traffic) else _NO_TRAFFIC
+
+
+def _process(slot: int, counters: memoryview, traffic: Traffic, measures: Measures) -> dict[str, Any]:
+    """What is counted by all processes alike. They are its own words, each written by it alone."""
+    return {
+        "slot": slot,
+        "pid": counters[count.PID],
+        "received": counters[count.RECEIVED],
+        "batches": counters[count.BATCHES],
+        "bytes_in": counters[count.BYTES_IN],
+        "waited_seconds": counters[count.WAITED_NS] / 1e9,
+        "parks": counters[count.PARKS],
+        "wake_ups": counters[count.WAKE_UPS],
+        "spins_won": counters[count.SPINS_WON],
+        "alarms": counters[count.ALARMS],
+        "dropped_bytes": counters[count.DROPPED_BYTES],
+        "messages_sent": traffic.messages,
+        "asks_sent": traffic.asks,
+        "replies_sent": traffic.replies,
+        "bytes_out": traffic.bytes,
+        "messages": counters[count.MESSAGES],
+        "replies": counters[count.REPLIES],
+        "reply_errors": counters[count.REPLY_ERRORS],
+        "encode_seconds": counters[count.ENCODE_NS] / 1e9,
+        "decode_seconds": counters[count.DECODE_NS] / 1e9,
+        "arena_bytes": counters[count.ARENA_BYTES],
+        "arena_loans": counters[count.ARENA_LOANS],
+        "lane_time": measures.lane_time,
+        "batch_sizes": measures.batch_sizes,
+        "round_trip": measures.round_trip,
+    }
+
+
+def _worker(
+    slot: int, counters: memoryview, traffic: Traffic, measures: Measures, names: Sequence[str], known: Known
 ) -> WorkerStatistics:
-    """Read a worker's counters. They are its own words, each written by it alone; nothing is locked.
-
-    `pid` is that of the process that runs in the slot, None when none does.
-    """
+    pid = known.pids(slot)
+    lane_bytes, capacity, sent = known.lane(slot)
+    facts = _process(slot, counters, traffic, measures)
+    facts["pid"] = pid or facts["pid"]
     return WorkerStatistics(
-        slot=slot,
-        pid=counters[count.PID] if pid is None else pid,
-        alive=pid is not None,
-        agents=agents,
-        received=counters[count.RECEIVED],
-        batches=counters[count.BATCHES],
+        **facts,
+        alive=pid != 0,
+        agents=known.agents(slot),
         errors=counters[count.ERRORS],
-        bytes_in=counters[count.BYTES_IN],
-        waited_seconds=counters[count.WAITED_NS] / 1e9,
+        lost=counters[count.LOST],
+        late_replies=counters[count.LATE_REPLIES],
         lane_bytes=lane_bytes,
+        lane_capacity=capacity,
+        in_flight=traffic.in_flight,
         sent=sent,
-        parks=counters[count.PARKS],
-        alarms=counters[count.ALARMS],
-        dropped_bytes=counters[count.DROPPED_BYTES],
+        rows=counters[count.ROWS],
         snapshots=counters[count.SNAPSHOTS],
         replayed=counters[count.REPLAYED],
         expired=counters[count.EXPIRED],
         recovery_seconds=counters[count.RECOVERY_NS] / 1e9,
+        starts=counters[count.STARTS],
+        started=counters[count.STARTED_NS] / 1e9,
+        classes=_classes(names, [measures]),
     )
+
+
+def _coordinator(pid: int, counters: memoryview, traffic: Traffic, measures: Measures) -> CoordinatorStatistics:
+    return CoordinatorStatistics(
+        **{**_process(0, counters, traffic, measures), "pid": pid},
+        timeouts=counters[count.TIMEOUTS],
+        backpressure_waits=counters[count.BACKPRESSURE_WAITS],
+        backpressure_seconds=counters[count.BACKPRESSURE_NS] / 1e9,
+        refusals=counters[count.REFUSALS],
+    )
+
+
+def _classes(names: Sequence[str], measured: Sequence[Measures]) -> tuple[ClassStatistics, ...]:
+    """Add up what several processes measured of each class; those with no messages are left out."""
+    found = []
+    for number, name in enumerate(names):
+        messages = sum(one.messages[number] for one in measured if number < len(one.messages))
+        errors = sum(one.errors[number] for one in measured if number < len(one.errors))
+        times = [one.handler_time[number] for one in measured if number < len(one.handler_time)]
+        if messages or errors or any(times):
+            found.append(ClassStatistics(name, messages, errors, Histogram.merged(times)))
+    return tuple(found)

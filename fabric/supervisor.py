@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Iterable
 from fabric.blame import Blame
 from fabric.channel import Receiver
 from fabric.config import FabricConfig, usable_cpus
-from fabric.counters import CLOSING, LEFT, PID
+from fabric.counters import CLOSING, LEFT, PID, RECYCLED, REDELIVERED, RESTARTS
 from fabric.crew import Crew, Death, Worker
 from fabric.directory import Directory
 from fabric.ending import Ender, Ending
@@ -263,7 +263,7 @@ class Supervisor:
             self._obstacle = death.why
             _log.warning("%s", error)
         if victim is not None:
-            self.redelivered += victim.again
+            self._count_again(victim.again)
             assert self._spawner is not None
             self._blame.message(death, victim, error, why, self._spawner.runs_once(victim.target))
         if isinstance(decision, GiveUp):
@@ -274,6 +274,7 @@ class Supervisor:
         if not death.why:
             _log.warning("%s; a successor takes over its %d agents", error, self._directory.count(death.slot))
             self.restarts += 1
+            self._unasked.tally.add(RESTARTS)
         if death.stack:
             _log.warning("the stack of worker %d at its end:\n%s", death.slot, death.stack)
         self.crew.call_later(decision.delay, lambda: self._succeed(death.slot))
@@ -285,6 +286,7 @@ class Supervisor:
             reason = reasons.popleft() if reasons else "it was told to leave"
         _log.info("worker %d (pid %d) was recycled: %s", death.slot, death.pid, reason)
         self.recycled += 1
+        self._unasked.tally.add(RECYCLED)
         self._progress[death.slot] = self._peer.progress(death.slot)
         self._died_ns.pop(death.slot, None)
         self._careful.discard(death.slot)
@@ -299,11 +301,15 @@ class Supervisor:
         )  # first: whatever fails, it is not retried
         _log.info("%s", error)
         self.ended += 1
-        self.redelivered += victim.again - 1
+        self._count_again(victim.again - 1)
         self._progress[death.slot] = self._peer.progress(death.slot)
         policy.died(time.monotonic(), True)
         self._tell_watchers(death.slot, None)
         self.crew.call_later(0, lambda: self._succeed(death.slot))
+
+    def _count_again(self, messages: int) -> None:
+        self.redelivered += messages
+        self._unasked.tally.add(REDELIVERED, messages)
 
     def _tell_watchers(self, slot: int, error: WorkerLostError | None, given_up: bool = False) -> None:
         for watcher in self.watchers:

@@ -19,6 +19,7 @@ from fabric.agent import AgentRef
 from fabric.arena import Arena
 from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, Encoded, encode_order, joined
+from fabric.counters import BACKPRESSURE_NS, BACKPRESSURE_WAITS, REFUSALS, TIMEOUTS
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
 from fabric.lending import ARENA
 from fabric.messages import (
@@ -41,6 +42,8 @@ from fabric.parcel import Data, Parcel, lend_all
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
 from fabric.ring import QUIET, ROOM, Batch, Peer
+from fabric.stopwatch import Stopwatch
+from fabric.tally import Tally
 from fabric.window import Window
 
 _CHUNK = 2048  # messages encoded at a time: 0.3 ms of work for either side
@@ -73,6 +76,8 @@ class Switchboard:
         self.most_lent = 0  # bytes of a message that goes through the arena; 0 without one
         replies.on_stray = self.cancel_stray
         self.streams: dict[int, Callable[[], Any]] = {}  # that are read here, by correlation id: weak references
+        self.tally = Tally()
+        self.watch: Stopwatch | None = None  # of encoding
         self.closed: str | None = None  # why nothing can be sent any more
         self._table: Sequence[int] = peer.table
         workers = range(1, peer.processes)
@@ -177,6 +182,7 @@ class Switchboard:
             if not self.replies.wait(entry, deadline):
                 if expire:
                     self._expire(slot, correlation)
+                self.tally.add(TIMEOUTS)
                 fate = "skipped, unless it was begun" if expire else "handled all the same"
                 raise TimeoutError(f"no reply from {ref!r} within {timeout} s; the message is {fate}")
         except BaseException:
@@ -273,7 +279,11 @@ class Switchboard:
     def _encode(self, body: Any, json: bool | None, timeout: float | None, wait: bool = True) -> tuple[int, Data]:
         """Encode a body, and wait for room in the arena no longer than the caller is ready to."""
         if wait and timeout is None:
-            return self.codec.encode(body, json)
+            started = self.watch.start(1) if self.watch is not None else 0
+            encoded = self.codec.encode(body, json)
+            if started and self.watch is not None:
+                self.watch.stop(started, 1)
+            return encoded
         with self._hurry(deadline_of(timeout) if wait else _NOW):
             return self.codec.encode(body, json)
 
@@ -296,6 +306,7 @@ class Switchboard:
         if sender.send_one(meta, target, correlation, data):
             return
         if not wait:
+            self.tally.add(REFUSALS)
             raise BackpressureError(f"the lane to the worker of {show(target)} is full")
 
         done = False
@@ -306,7 +317,7 @@ class Switchboard:
             return done
 
         deadline = deadline_of(timeout)
-        if not self.replies.wait_for(sent, ROOM, deadline):
+        if not self._wait_for_room(sent, deadline):
             raise TimeoutError(f"no room in the lane to the worker of {show(target)} within {timeout} s")
         self.check_open()
 
@@ -342,6 +353,7 @@ class Switchboard:
                 if not self.replies.wait(entry, deadline):
                     for slot in set(entry.slots) if expire else ():
                         self._expire(slot, first)
+                    self.tally.add(TIMEOUTS)
                     raise TimeoutError(f"{entry.owed:,} of {len(addresses):,} replies did not come within {timeout} s")
             except BaseException:
                 self.replies.forget(first)
@@ -400,8 +412,11 @@ class Switchboard:
             whole = len(parts) == 1
             targets = addresses[start:stop] if whole else array("Q", [addresses[start + i] for i in order])
             chosen = bodies[start:stop] if whole else _pick(bodies, start, order)
+            started = self.watch.start(len(order)) if self.watch is not None else 0
             with self._hurry(deadline):
                 batches.append((slot, order, self._batch(slot, targets, chosen, json, _numbers(start, order))))
+            if started and self.watch is not None:
+                self.watch.stop(started, len(order))
         return batches
 
     def _chunk(self, bodies: Sequence[Any], start: int) -> int:
@@ -445,10 +460,22 @@ class Switchboard:
             open_batches[:] = [(slot, batch) for slot, batch in open_batches if not self._put(slot, batch)]
             return not open_batches or self.closed is not None
 
-        if open_batches and not self.replies.wait_for(sent, ROOM, deadline):
+        if open_batches and not self._wait_for_room(sent, deadline):
             rest = sum(batch.count - batch.done for _, batch in open_batches)
             raise TimeoutError(f"{rest:,} messages found no room in time; those before them were sent")
         self.check_open()
+
+    def _wait_for_room(self, sent: Callable[[], bool], deadline: float | None) -> bool:
+        start = time.monotonic_ns()
+        in_time = False
+        try:
+            in_time = self.replies.wait_for(sent, ROOM, deadline)
+        finally:
+            self.tally.add(BACKPRESSURE_WAITS)
+            self.tally.add(BACKPRESSURE_NS, time.monotonic_ns() - start)
+            if not in_time:
+                self.tally.add(TIMEOUTS)
+        return in_time
 
     def _put(self, slot: int, batch: Batch) -> bool:
         sender, window = self._senders[slot], self._windows[slot]

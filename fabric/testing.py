@@ -6,6 +6,7 @@ sent fails here too, and nobody sees what another does to a body after it was se
 """
 
 import asyncio
+import os
 import secrets
 import threading
 import time
@@ -25,11 +26,13 @@ from fabric.inline_arena import InlineArena
 from fabric.inline_lanes import Lanes
 from fabric.large import Large
 from fabric.messages import MESSAGE, RECORDS, DeadLetter
+from fabric.meters import Measures
 from fabric.parcel import Data, Parcel
 from fabric.pending import Promise, settle
-from fabric.ring import COUNTERS, HEADER_BYTES
+from fabric.ring import COUNTERS, HEADER_BYTES, Traffic
 from fabric.spawning import Spawner
 from fabric.switchboard import Letter, Same, Switchboard
+from fabric.tally import Tally
 from fabric.unasked import Unasked
 
 _CPUS = 2  # what workers=None goes by: the same on every machine
@@ -77,7 +80,10 @@ class InlineFabric(Fabric):
         self._turns = Turns(lanes, codec, self._unasked, self.config.batch_size)
         self._unasked.later = self._turns.run_later
         self._peer, self._replies = cast(Any, lanes), cast(Any, self._turns)
-        self._segment = self._supervisor = cast(Any, _Slots(self._turns, self.identity, self.config))
+        self._tally = Tally()
+        self._segment = self._supervisor = self._meters = self._board = cast(
+            Any, _Slots(self._turns, self.identity, self.config)
+        )
         self._switchboard = _InlineSwitchboard(
             self._peer, codec, self._replies, self.config.target_queueing, lambda slot: 0
         )
@@ -205,6 +211,7 @@ class _Slots:
     restarts = 0
     redelivered = 0
     dropped_logs = 0
+    measuring = False  # there are no processes to be measured
 
     def __init__(self, turns: Turns, identity: int, config: FabricConfig) -> None:
         self._turns = turns
@@ -240,6 +247,21 @@ class _Slots:
     def dismiss(self) -> None:
         for slot in self.slots:
             self._turns.dismiss(slot)
+
+    def pids(self) -> Sequence[int]:
+        return [os.getpid(), *(0 for _ in self.slots)]
+
+    def class_names(self) -> Sequence[str]:
+        return []
+
+    def traffic(self) -> Sequence[Traffic]:
+        return []
+
+    def measures(self, process: int, classes: int) -> Measures:
+        return Measures()
+
+    def measure(self, on: bool) -> None:
+        pass  # see `measuring`
 
     def counters_of(self, process: int) -> memoryview:
         host = self._turns.hosts.get(process)

@@ -8,9 +8,11 @@ from typing import Any
 
 from fabric.channel import Received
 from fabric.codec import revive
+from fabric.counters import DEAD_LETTERS
 from fabric.errors import FabricError
 from fabric.guarded_log import GuardedLogger
 from fabric.messages import FAILURE, REQUEST, DeadLetter, ErrorInfo, SpawnRequest
+from fabric.tally import Tally
 
 _log = GuardedLogger("fabric")
 _KEPT = 10_000
@@ -37,6 +39,7 @@ class Unasked:
         self.aside: Callable[[Callable[[], None]], None] | None = None  # for requests, which may take long
         self._requested: dict[tuple[int, int], tuple[int, int]] = {}  # by (worker, its lane): the last origin there
         self.count = 0
+        self.tally = Tally()
         self.dropped_bytes = 0  # of records that no worker of ours sends
 
     @property
@@ -80,6 +83,7 @@ class Unasked:
         """Keep a message; tell the user, unless there is one who asked and is told. Any thread."""
         self._letters.append(letter)
         self.count += 1
+        self.tally.add(DEAD_LETTERS)
         if not told:
             return
         if self._on_error is None:

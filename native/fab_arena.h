@@ -17,6 +17,7 @@
 #define FAB_ARENA_H
 
 #include "fab_loan.h"
+#include "fab_measures.h"
 #include "fab_pages.h"
 
 #include <sys/mman.h>
@@ -94,10 +95,21 @@ static inline void fab_arena_note(struct fab_arena *a, uint32_t index, uint32_t 
     atomic_store_explicit(&a->out_count, count + 1, memory_order_seq_cst);
 }
 
+/* Say how much of it is in use. Relaxed: read by monitors. */
+static inline void fab_arena_tell(struct fab_arena *a) {
+    _Atomic(uint64_t) *counters = a->peer->words->counters;
+    if (!fab_meter_on(a->peer))
+        return;
+    atomic_store_explicit(&counters[FAB_COUNT_ARENA_BYTES], a->pages.used * FAB_PAGE, memory_order_relaxed);
+    atomic_store_explicit(&counters[FAB_COUNT_ARENA_LOANS],
+                          atomic_load_explicit(&a->out_count, memory_order_relaxed), memory_order_relaxed);
+}
+
 /* One reference less; the block is free at none. */
 static inline void fab_arena_unref(struct fab_arena *a, uint32_t page) {
     if (--a->pages.page[page].refs == 0)
         fab_pages_release(&a->pages, page);
+    fab_arena_tell(a);
 }
 
 /* End a loan that is out. The shared word first: a successor must not find lent what is used anew. */
@@ -162,6 +174,7 @@ static inline int64_t fab_arena_take(struct fab_arena *a, uint64_t bytes) {
     if (rc != 0)
         return rc;
     a->fresh_allowed = allowed * FAB_PAGE;
+    fab_arena_tell(a);
     return (int64_t)(start * FAB_PAGE);
 }
 
@@ -233,6 +246,7 @@ static inline int64_t fab_arena_lend(struct fab_arena *a, uint64_t offset, uint6
     atomic_store_explicit(&entry->bytes, bytes, memory_order_relaxed);
     /* Last, and release, for a successor: who dies before has lent nothing. A reader comes by P1 -> C1. */
     atomic_store_explicit(&entry->state, fab_loan_state(generation, reader), memory_order_release);
+    fab_arena_tell(a);
     return (int64_t)((uint64_t)generation << 32 | index);
 }
 

@@ -8,6 +8,7 @@
 #ifndef FAB_BATCH_H
 #define FAB_BATCH_H
 
+#include "fab_send.h"
 #include "fab_wait.h"
 
 /* What the records of a batch have in common, and where they differ. A NULL column: all as in header. */
@@ -77,29 +78,50 @@ static inline int32_t fab_batch_put(struct fab_producer *p, const struct fab_bat
     return (int32_t)(*done - first);
 }
 
+/* Correlation id of record i of a batch. */
+static inline uint64_t fab_batch_correlation(const struct fab_batch *b, uint32_t i) {
+    if (b->correlations != NULL)
+        return b->correlations[i];
+    return b->header.correlation + (b->numbered ? i : 0);
+}
+
+/* Note what was asked by records [first, end) of a batch. Returns how many of them expect a reply. */
+static inline uint64_t fab_batch_note_asks(struct fab_peer *s, const struct fab_batch *b, uint32_t first,
+                                           uint32_t end) {
+    uint64_t asks = 0;
+    if (b->header.kind != FAB_KIND_MESSAGE || (b->correlations == NULL && b->header.correlation == 0))
+        return 0;
+    for (uint32_t begin = first, i = first; i < end; begin = i) {
+        uint64_t correlation = fab_batch_correlation(b, begin);
+        while (i < end && fab_batch_correlation(b, i) >> FAB_ASKED_SHIFT == correlation >> FAB_ASKED_SHIFT)
+            i++;
+        if (correlation == 0)
+            continue;
+        fab_meter_asked(s, correlation, i - begin, b->header.sent_at);
+        asks += i - begin;
+    }
+    return asks;
+}
+
 /* Write and publish records of a batch to a lane: see fab_batch_put. */
 static inline int32_t fab_peer_send_batch(struct fab_peer *s, uint32_t lane, const struct fab_batch *b,
                                           uint64_t most_bytes, uint32_t *done, uint64_t *offset) {
     if (lane >= 2 * s->header.processes || s->out[lane].capacity == 0)
         return -EINVAL;
-    int32_t count = fab_batch_put(&s->out[lane], b, most_bytes, done, offset);
-    if (count > 0)
-        fab_peer_publish(s, lane);
+    struct fab_batch stamped = *b;
+    struct fab_producer *p = &s->out[lane];
+    uint64_t before = p->next;
+    uint32_t first = *done;
+    stamped.header.sent_at = (uint64_t)fab_now();
+    int32_t count = fab_batch_put(p, &stamped, most_bytes, done, offset);
+    if (count <= 0)
+        return count;
+    if (fab_meter_on(s)) { /* before they are published: the first reply may be here at once */
+        uint64_t asks = fab_batch_note_asks(s, &stamped, first, *done);
+        fab_meter_sent(s, lane, b->header.kind, (uint64_t)count, asks, p->next - before);
+    }
+    fab_peer_publish(s, lane);
     return count;
-}
-
-/* Write and publish records of a batch to our own outbox. Worker only. Never waits. */
-static inline int32_t fab_peer_outbox_batch(struct fab_peer *s, const struct fab_batch *b, uint32_t *done,
-                                            uint64_t *offset) {
-    int32_t count = fab_batch_put(&s->outbox_in, b, UINT64_MAX, done, offset);
-    if (count > 0)
-        fab_producer_publish(&s->outbox_in);
-    return count;
-}
-
-/* Bytes that the outbox still takes for certain, padding allowed for. Worker only. */
-static inline uint64_t fab_peer_outbox_room(struct fab_peer *s) {
-    return fab_producer_room(&s->outbox_in, s->outbox_in.capacity) / 2;
 }
 
 /* Which slot hosts this agent, or -1 when it is not alive there. Any process. Wait-free. */
@@ -107,86 +129,6 @@ static inline int32_t fab_peer_slot(const struct fab_peer *s, uint64_t address) 
     const _Atomic(uint64_t) *table = (const _Atomic(uint64_t) *)(const void *)(s->whole + FAB_PAGE);
     int32_t slot = fab_agent_slot(table, s->header.max_agents, address);
     return slot < (int32_t)s->header.processes ? slot : -1;
-}
-
-/* Say that no record of the outbox is on its way. */
-static inline void fab_peer_intend_nothing(struct fab_peer *s) {
-    atomic_store_explicit(&s->words->intent[0], s->outbox_out.read, memory_order_release);
-}
-
-/* Say what the first record of the outbox is about to do, for a successor: without this, one killed between
- * the tail of the lane and the head of the outbox would have its record sent twice. The counter behind the
- * record makes the other two words good: it is taken away first and given last. Release, although nobody
- * else reads them while we live: one may be killed between any two stores, and they must be in this order. */
-static inline void fab_peer_intend(struct fab_peer *s, uint64_t behind, uint32_t lane) {
-    fab_peer_intend_nothing(s);
-    atomic_store_explicit(&s->words->intent[1], lane, memory_order_release);
-    atomic_store_explicit(&s->words->intent[2], s->out[lane].next, memory_order_release);
-    atomic_store_explicit(&s->words->intent[0], behind, memory_order_release);
-}
-
-/* Take up the outbox of a dead predecessor: step over its first record if that is in its lane already. */
-static inline void fab_peer_outbox_resume(struct fab_peer *s) {
-    struct fab_consumer *c = &s->outbox_out;
-    uint64_t behind = atomic_load_explicit(&s->words->intent[0], memory_order_relaxed);
-    uint64_t lane = atomic_load_explicit(&s->words->intent[1], memory_order_relaxed);
-    uint64_t tail = atomic_load_explicit(&s->words->intent[2], memory_order_relaxed);
-    uint64_t ready = fab_consumer_ready(c);
-    if (ready == 0 || behind - c->read > ready || behind == c->read || lane >= s->header.processes ||
-        s->out[lane].capacity == 0 || s->out[lane].next == tail)
-        return;
-    c->read = behind;
-    fab_consumer_commit(c, behind);
-}
-
-/* Move the first record of the outbox to the lane its target lives behind. Returns 1 (moved), 0 when that lane
- * is full or the outbox empty, 2 when nobody can get it: then it is taken out and its header is in *stray. What
- * lies in an outbox may be a dead predecessor's: bytes that are no record are dropped, as from a lane; that too
- * is a stray, of no kind. What was lent to nobody is taken back. Under the arena's lock. */
-static inline int fab_peer_outbox_step(struct fab_peer *s, struct fab_record *stray) {
-    struct fab_consumer *c = &s->outbox_out;
-    struct fab_record r;
-    uint64_t ready = fab_consumer_ready(c);
-    uint64_t offset = c->read & (c->capacity - 1);
-    uint64_t room = ready < c->capacity - offset ? ready : c->capacity - offset;
-    if (room == 0)
-        return 0;
-    if (!fab_consumer_header(c, room, &r)) {
-        fab_consumer_drop(c);
-        fab_consumer_commit(c, c->read);
-        *stray = (struct fab_record){0};
-        return 2;
-    }
-    int rc = 1;
-    uint64_t span = r.kind == FAB_KIND_PAD ? r.size : fab_record_span(r.size - sizeof r);
-    if (r.kind != FAB_KIND_PAD) {
-        int32_t slot = fab_peer_slot(s, r.target);
-        r.size -= (uint32_t)sizeof r;
-        if (slot >= 0)
-            fab_peer_intend(s, c->read + span, (uint32_t)slot);
-        rc = slot < 0 ? -ENOENT : fab_peer_send(s, (uint32_t)slot, &r, c->data + offset + sizeof r);
-        if (rc != 1) /* nothing was sent: other sends may move that tail before we come again */
-            fab_peer_intend_nothing(s);
-        if (rc == 0)
-            return 0;
-        if (rc < 0) {
-            *stray = r;
-            if ((r.encoding & FAB_LENT) != 0 && s->arena != NULL)
-                fab_arena_unlend_named(s->arena, c->data + offset + sizeof r, r.size);
-        }
-    }
-    c->read += span;
-    fab_consumer_commit(c, c->read);
-    return rc < 0 ? 2 : 1;
-}
-
-/* Move what fits from the outbox to the lanes, in order. Returns 1 when the outbox is empty, 0 when a lane is
- * full, 2 at a record that nobody can get, with its header in *stray: call again. Worker only. Never waits. */
-static inline int fab_peer_outbox_flush(struct fab_peer *s, struct fab_record *stray) {
-    int rc = 1;
-    while (rc == 1)
-        rc = fab_peer_outbox_step(s, stray);
-    return rc == 2 ? 2 : fab_consumer_ready(&s->outbox_out) == 0;
 }
 
 /* Receive from the next lane that has something: returns the lane, or -1 when all are empty. The
@@ -201,6 +143,8 @@ static inline int32_t fab_peer_receive(struct fab_peer *s, uint32_t most, uint64
     fab_count(s->words, FAB_COUNT_RECEIVED, cols->count);
     fab_count(s->words, FAB_COUNT_BATCHES, 1);
     fab_count(s->words, FAB_COUNT_BYTES_IN, cols->bytes);
+    if (fab_meter_on(s))
+        fab_meter_read(s, cols);
     return lane;
 }
 
@@ -208,6 +152,7 @@ static inline int32_t fab_peer_receive(struct fab_peer *s, uint32_t most, uint64
 static inline int32_t fab_peer_commit_and_receive(struct fab_peer *s, int32_t lane, uint64_t end,
                                                   uint32_t most, uint64_t most_bytes,
                                                   struct fab_columns *cols) {
+    fab_meter_served(s);
     if (lane >= 0)
         fab_peer_commit(s, (uint32_t)lane, end);
     return fab_peer_receive(s, most, most_bytes, cols);
@@ -219,6 +164,7 @@ static inline int32_t fab_peer_commit_and_receive(struct fab_peer *s, int32_t la
 static inline int32_t fab_peer_commit_and_await(struct fab_peer *s, uint32_t reasons, int64_t timeout_ns,
                                                 int32_t lane, uint64_t end, uint32_t most,
                                                 uint64_t most_bytes, struct fab_columns *cols) {
+    fab_meter_served(s);
     if (lane >= 0)
         fab_peer_commit(s, (uint32_t)lane, end);
     int rc = fab_peer_wait(s, reasons, -1, timeout_ns);

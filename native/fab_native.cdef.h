@@ -19,6 +19,16 @@
 #define FAB_AGENT_ALIVE ...
 #define FAB_AGENT_STOPPED ...
 #define FAB_AGENT_LOST ...
+#define FAB_CLASSES ...
+#define FAB_CLASS_NAME_BYTES ...
+#define FAB_TRAFFIC_BYTES ...
+#define FAB_HISTOGRAM_BUCKETS ...
+#define FAB_LAST_USE_SHIFT ...
+#define FAB_LONG_NS ...
+#define FAB_KIND_MESSAGE ...
+#define FAB_KIND_REPLY ...
+#define FAB_KIND_STREAM ...
+#define FAB_ENCODING_ERROR ...
 
 struct fab_header {
     uint64_t magic;
@@ -73,6 +83,15 @@ struct fab_columns {
     ...;
 };
 
+struct fab_survey {
+    uint64_t messages;
+    uint64_t asks;
+    uint64_t replies;
+    uint64_t bytes;
+    uint64_t waiting_bytes;
+    uint64_t in_flight;
+};
+
 struct fab_lifeline {
     int fd;
     int bell;
@@ -120,6 +139,12 @@ uint64_t fab_data_offset(const struct fab_header *header, uint32_t from, uint32_
 uint64_t fab_heads_offset(void);
 uint64_t fab_tails_offset(const struct fab_header *header);
 uint64_t fab_begun_offset(const struct fab_header *header);
+uint64_t fab_board_offset(void);
+uint64_t fab_classes_offset(const struct fab_header *header);
+uint64_t fab_class_names_offset(const struct fab_header *header);
+uint64_t fab_traffic_offset(const struct fab_header *header);
+uint64_t fab_measures_offset(const struct fab_header *header);
+uint64_t fab_last_use_offset(const struct fab_header *header);
 uint64_t fab_arena_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_journal_offset(const struct fab_header *header, uint32_t process);
 uint64_t fab_lane_bytes(const struct fab_header *header, uint32_t from, uint32_t lane);
@@ -128,6 +153,10 @@ uint64_t fab_record_span(uint64_t body_bytes);
 /* one process's ends */
 int fab_peer_init(struct fab_peer *peer, const struct fab_header *header, uint32_t process,
                   const uint8_t *whole, uint8_t *block);
+void fab_meter_open(struct fab_peer *peer);
+void fab_survey_all(const struct fab_header *header, const uint8_t *whole, struct fab_survey *out);
+int fab_meter_on(const struct fab_peer *peer);
+void fab_peer_handled(struct fab_peer *peer, uint64_t count, uint64_t ns);
 void fab_peer_tune(struct fab_peer *peer, uint32_t cores, int64_t spin_ns);
 void fab_peer_set_bell(struct fab_peer *peer, uint32_t process, int bell);
 void fab_peer_set_pollset(struct fab_peer *peer, int pollset);

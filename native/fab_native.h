@@ -7,7 +7,9 @@
 #include "fab_heirs.h"
 #include "fab_journal.h"
 #include "fab_lifeline.h"
+#include "fab_outbox.h"
 #include "fab_queue_tasks.h"
+#include "fab_survey.h"
 #include "fab_view.h"
 
 /* What the binding wants to know about this machine and the CPUs it may use. */

@@ -13,9 +13,31 @@
 #define FAB_PEER_H
 
 #include "fab_doorbell.h"
-#include "fab_segment.h"
+#include "fab_table.h"
 
 struct fab_arena; /* fab_arena.h */
+
+#define FAB_ASKED 4096u
+
+/* When something was asked; see fab_meter_asked. */
+struct fab_asked {
+    _Atomic(uint64_t) key; /* 0: free */
+    _Atomic(uint64_t) at;
+    _Atomic(uint64_t) left; /* replies to come */
+};
+
+/* Where a process counts, while `measuring` is set; NULL: it does not. See fab_measures.h. */
+struct fab_meter {
+    const _Atomic(uint32_t) *measuring;
+    struct fab_traffic *traffic; /* by lane */
+    struct fab_measures *measures;
+    _Atomic(uint32_t) *last_use; /* by agent */
+    const uint8_t *classes;      /* likewise */
+    uint32_t batch_class;        /* of the messages received last; 0: several */
+    uint32_t alone;              /* was it one message? */
+    uint64_t received_at;        /* ns; 0: nothing is in hand */
+    struct fab_asked asked[FAB_ASKED];
+};
 
 struct fab_peer {
     struct fab_header header; /* private copy: the one in the segment is never looked at again */
@@ -38,6 +60,7 @@ struct fab_peer {
     uint8_t garbled[FAB_PROCESSES_MAX]; /* 1: it wrote counters that cannot be; see fab_peer_quiet */
     struct fab_producer out[2 * FAB_PROCESSES_MAX];
     struct fab_consumer in[2 * FAB_PROCESSES_MAX];
+    struct fab_meter meter;
 };
 
 static inline const struct fab_words *fab_peer_words(const struct fab_peer *s, uint32_t process) {
@@ -120,33 +143,6 @@ static inline int fab_peer_publish(struct fab_peer *s, uint32_t lane) {
     if (to == s->process)
         return 0;
     return fab_doorbell_notify(&fab_peer_words(s, to)->sleeping, FAB_WAITS_MESSAGES, s->bells[to]);
-}
-
-/* Write one record and publish it. Returns 1, 0 when the lane is full, -EMSGSIZE, -EINVAL. */
-static inline int fab_peer_send(struct fab_peer *s, uint32_t lane, const struct fab_record *header,
-                                const void *body) {
-    if (lane >= 2 * s->header.processes || s->out[lane].capacity == 0)
-        return -EINVAL;
-    int rc = fab_producer_put(&s->out[lane], header, body);
-    if (rc == 1)
-        fab_peer_publish(s, lane);
-    return rc;
-}
-
-/* Write one record and publish it, its header given as numbers: one crossing from Python and no object
- * for the header. meta = kind | encoding << 16 | flags << 24. Returns as fab_peer_send. */
-static inline int fab_peer_send_one(struct fab_peer *s, uint32_t lane, uint32_t meta, uint64_t target,
-                                    uint64_t sender, uint64_t correlation, const uint8_t *body,
-                                    uint32_t size) {
-    struct fab_record r = {.size = size,
-                           .kind = (uint16_t)(meta & 0xffff),
-                           .encoding = (uint8_t)(meta >> 16 & 0xff),
-                           .flags = (uint8_t)(meta >> 24),
-                           .target = target,
-                           .sender = sender,
-                           .correlation = correlation,
-                           .sent_at = (uint64_t)fab_now()};
-    return fab_peer_send(s, lane, &r, body);
 }
 
 /* Is there a record to read, in any lane? Leader only. Wait-free. */

@@ -114,6 +114,7 @@ struct fab_columns {
     uint64_t targets[FAB_BATCH_MAX];
     uint64_t senders[FAB_BATCH_MAX];
     uint64_t correlations[FAB_BATCH_MAX];
+    uint64_t sent_ats[FAB_BATCH_MAX];
     uint32_t starts[FAB_BATCH_MAX]; /* of the body, from the start of the run */
     uint32_t ends[FAB_BATCH_MAX];
     uint8_t encodings[FAB_BATCH_MAX];
@@ -272,6 +273,7 @@ static inline void fab_columns_add(struct fab_columns *cols, const struct fab_re
     cols->targets[i] = r->target;
     cols->senders[i] = r->sender;
     cols->correlations[i] = r->correlation;
+    cols->sent_ats[i] = r->sent_at;
     cols->starts[i] = (uint32_t)(cols->bytes + sizeof *r);
     cols->ends[i] = (uint32_t)(cols->bytes + r->size);
     cols->encodings[i] = r->encoding;

@@ -2,8 +2,8 @@
 /*
  * fab_segment.h - where everything lies in the one segment of a fabric.
  *
- *   | header | agent table |  block 0  |  block 1  |  ...  |  block N  |
- *   |<------ coordinator writes ------>|<-worker 1->|       |<-worker N->|
+ *   | header, board | agents: table, classes |  block 0  |  block 1  |  ...  |  block N  |
+ *   |<---------------- coordinator writes ------------->|<-worker 1->|       |<-worker N->|
  *
  * The segment is ordered by writer: all that one process writes is one stretch, mapped writable by
  * that process alone. Process 0 is the coordinator, processes 1 to N are the worker slots. P = N + 1.
@@ -19,6 +19,9 @@
  *     then P words      begun: how far each lane was handed to agents that take a message at most once
  *     then P words      handled: how far each lane is handled, where it is not committed that far
  *                       (in block 0 withdrawn: how far what was sent to each worker, and it has not begun, is taken back)
+ *     then 2 P half lines  traffic: what went into the lane to each process, data lanes, then control lanes
+ *     page-aligned      measures: what is counted by class, histograms (fab_measures.h)
+ *     page-aligned      last use: one word of 32 bits an agent
  *     page-aligned      loans: one entry for each piece of our arena that somebody may read
  *     page-aligned      receipts: for each process that lends, one for each of its loans
  *     page-aligned      data of the lanes, of the outbox, of the journal, the arena
@@ -30,14 +33,18 @@
 #ifndef FAB_SEGMENT_H
 #define FAB_SEGMENT_H
 
+#include "fab_histogram.h"
 #include "fab_ring.h"
 
 #define FAB_MAGIC UINT64_C(0x0063697262616673) /* "sfabric" */
-#define FAB_VERSION 3u
+#define FAB_VERSION 4u
 #define FAB_PAGE UINT64_C(4096)
 #define FAB_COUNTERS 128u
 #define FAB_PROCESSES_MAX 257u
 #define FAB_INTENT_WORDS 8u
+#define FAB_CLASSES 64u
+#define FAB_CLASS_NAME_BYTES 128u
+#define FAB_TRAFFIC_BYTES 64u
 #define FAB_LOANS_MAX 65536u /* the index of a loan has 16 bits in struct fab_arena */
 
 /* Counters that the C core keeps itself, by index; fabric/counters.py names these and Python's own. */
@@ -48,6 +55,13 @@
 #define FAB_COUNT_ALARMS 4 /* work found after the safety net's timeout: a lost wake-up. Must stay 0 */
 #define FAB_COUNT_SPINS_WON 5
 #define FAB_COUNT_WAITED_NS 6
+#define FAB_COUNT_WAKE_UPS 7 /* parks that a bell ended */
+#define FAB_COUNT_MESSAGES 8 /* of the received records: to agents; these four only while metrics are on */
+#define FAB_COUNT_REPLIES 9
+#define FAB_COUNT_REPLY_ERRORS 10
+#define FAB_COUNT_LATE_CLOCKS 11 /* records whose time of sending cannot be: not measured */
+#define FAB_COUNT_ARENA_BYTES 34 /* in blocks of our arena */
+#define FAB_COUNT_ARENA_LOANS 35
 
 /* What the coordinator chose; the first thing in the segment, and what decides every offset. */
 struct fab_header {
@@ -68,6 +82,36 @@ struct fab_header {
 static_assert(offsetof(struct fab_header, processes) == 12, "shared layout: processes");
 static_assert(offsetof(struct fab_header, segment_bytes) == 80, "shared layout: segment_bytes");
 static_assert(sizeof(struct fab_header) == 96, "shared layout: header size");
+
+/* What the coordinator posts for all, behind the header in the first page. */
+struct fab_board {
+    alignas(FAB_LINE) _Atomic(uint32_t) measuring;               /* are metrics kept? looked at once a batch */
+    alignas(FAB_LINE) _Atomic(uint64_t) pids[FAB_PROCESSES_MAX]; /* who runs in which slot; 0: nobody */
+};
+static_assert(offsetof(struct fab_board, pids) == FAB_LINE, "shared layout: pids");
+static_assert(2 * FAB_LINE + sizeof(struct fab_board) <= FAB_PAGE, "the board fits behind the header");
+
+/* What went into one lane. Written by whoever holds the lane, so one writer a line. */
+struct fab_traffic {
+    alignas(FAB_TRAFFIC_BYTES) _Atomic(uint64_t) records; /* of any kind: the sequence of the next one */
+    _Atomic(uint64_t) messages;                           /* to agents */
+    _Atomic(uint64_t) asks;                               /* of these: that expect a reply */
+    _Atomic(uint64_t) replies;
+    _Atomic(uint64_t) bytes; /* headers and padding included */
+    uint64_t spare[3];
+};
+static_assert(sizeof(struct fab_traffic) == FAB_TRAFFIC_BYTES, "shared layout: traffic");
+
+/* What a process measures. Classes are the kinds of agents, numbered by the coordinator; 0: several, or one too many. */
+struct fab_measures {
+    _Atomic(uint64_t) messages[FAB_CLASSES]; /* that agents of a class were handed */
+    _Atomic(uint64_t) errors[FAB_CLASSES];   /* whose handler raised, or that found no agent */
+    struct fab_histogram lane_time;          /* ns from sent to received */
+    struct fab_histogram batch_size;         /* messages received together */
+    struct fab_histogram round_trip;         /* ns from question to reply, of who asked */
+    struct fab_histogram handler_time[FAB_CLASSES]; /* ns a message */
+};
+static_assert(offsetof(struct fab_measures, lane_time) == 2 * 8 * FAB_CLASSES, "shared layout: measures");
 
 /* The words of a process that others, or its successor, read. */
 struct fab_words {
@@ -103,10 +147,9 @@ struct fab_receipt {
 };
 static_assert(sizeof(struct fab_receipt) == 16, "shared layout: receipt");
 
-/* Bump one of our own counters: one writer, so no read-modify-write. Relaxed: nobody acts on it. */
+/* Bump one of our own counters. */
 static inline void fab_count(struct fab_words *own, uint32_t counter, uint64_t by) {
-    uint64_t value = atomic_load_explicit(&own->counters[counter], memory_order_relaxed);
-    atomic_store_explicit(&own->counters[counter], value + by, memory_order_relaxed);
+    fab_tally(&own->counters[counter], by);
 }
 
 static inline uint64_t fab_page_align(uint64_t bytes) {
@@ -144,8 +187,21 @@ static inline uint64_t fab_begun_offset(const struct fab_header *h) {
     return fab_journal_words_offset(h) + 2 * FAB_LINE;
 }
 
+static inline uint64_t fab_traffic_offset(const struct fab_header *h) {
+    uint64_t behind = fab_begun_offset(h) + 2 * h->processes * sizeof(uint64_t);
+    return (behind + FAB_TRAFFIC_BYTES - 1) & ~(uint64_t)(FAB_TRAFFIC_BYTES - 1);
+}
+
+static inline uint64_t fab_measures_offset(const struct fab_header *h) {
+    return fab_page_align(fab_traffic_offset(h) + 2 * (uint64_t)h->processes * FAB_TRAFFIC_BYTES);
+}
+
+static inline uint64_t fab_last_use_offset(const struct fab_header *h) {
+    return fab_page_align(fab_measures_offset(h) + sizeof(struct fab_measures));
+}
+
 static inline uint64_t fab_loans_offset(const struct fab_header *h) {
-    return fab_page_align(fab_begun_offset(h) + 2 * h->processes * sizeof(uint64_t));
+    return fab_page_align(fab_last_use_offset(h) + h->max_agents * sizeof(uint32_t));
 }
 
 /* Where a process keeps its receipts for what `owner` lent it; with owner = P where they end. */
@@ -182,9 +238,22 @@ static inline uint64_t fab_table_offset(void) {
     return FAB_PAGE;
 }
 
+static inline uint64_t fab_board_offset(void) {
+    return FAB_LINE;
+}
+
+/* Where the class of each agent stands, one byte; and behind them the names of the classes. */
+static inline uint64_t fab_classes_offset(const struct fab_header *h) {
+    return fab_page_align(fab_table_offset() + h->max_agents * sizeof(uint64_t));
+}
+
+static inline uint64_t fab_class_names_offset(const struct fab_header *h) {
+    return fab_page_align(fab_classes_offset(h) + h->max_agents);
+}
+
 /* Where the block of a process begins in the segment; with process = P the end of the segment. */
 static inline uint64_t fab_block_offset(const struct fab_header *h, uint32_t process) {
-    uint64_t at = fab_page_align(fab_table_offset() + h->max_agents * sizeof(uint64_t));
+    uint64_t at = fab_page_align(fab_class_names_offset(h) + FAB_CLASSES * FAB_CLASS_NAME_BYTES);
     if (process > 0)
         at += fab_block_bytes(h, 0) + (process - 1) * fab_block_bytes(h, 1);
     return at;
@@ -232,33 +301,6 @@ static inline int fab_header_validate(const struct fab_header *h, uint64_t bytes
         h->segment_bytes != bytes)
         return -EINVAL;
     return 0;
-}
-
-/*
- * The agent table: one word an agent, written by the coordinator, read by anyone without a lock.
- *
- *   | generation u32 | state u16 | slot u16 |      address of an agent: | generation u32 | index u32 |
- *
- * Index 0 is the coordinator itself, generation 0; agents have generations from 1. A word is written whole, so a reader sees an old or a new one.
- */
-#define FAB_AGENT_ALIVE 0u /* so that word = generation | slot: one comparison tells all */
-#define FAB_AGENT_STOPPED 1u
-#define FAB_AGENT_LOST 2u /* its worker was given up */
-
-static inline uint64_t fab_agent_word(uint64_t address, uint32_t state, uint32_t slot) {
-    return (address & UINT64_C(0xffffffff00000000)) | (uint64_t)(state & 0xffff) << 16 | (slot & 0xffff);
-}
-
-/* Slot that hosts this agent, or -1 when it is not alive there any more. Any process. Wait-free. */
-static inline int32_t fab_agent_slot(const _Atomic(uint64_t) *table, uint64_t max_agents, uint64_t address) {
-    uint64_t index = address & UINT32_MAX;
-    if (index >= max_agents)
-        return -1;
-    /* relaxed: the word says all there is to know; what it leads to is a lane, ordered by P1/C1 */
-    uint64_t word = atomic_load_explicit(&table[index], memory_order_relaxed);
-    if ((word >> 32) != (address >> 32) || ((word >> 16) & 0xffff) != FAB_AGENT_ALIVE)
-        return -1;
-    return (int32_t)(word & 0xffff);
 }
 
 #endif

@@ -112,6 +112,7 @@ static inline int fab_peer_park(struct fab_peer *s, uint32_t reasons, int extra,
             fab_count(s->words, FAB_COUNT_ALARMS, fab_peer_block(pollset, fds, 1, FAB_LATE_BELL_NS) == 0);
             rc = 1;
         }
+        fab_count(s->words, FAB_COUNT_WAKE_UPS, rc > 0);
     }
     fab_peer_awaken(s);
     if (pollset < 0)

@@ -22,15 +22,17 @@ from fabric.admission import available_bytes
 from fabric.agent import register_messenger
 from fabric.channel import LoneSender, Receiver, Sender
 from fabric.codec import Codec, decode_order
-from fabric.counters import CLOSING, FIRST_TOKEN, PID
+from fabric.counters import CLOSING, DECODE_NS, ERRORS, FIRST_TOKEN, PID, STARTS
 from fabric.lending import ARENA
 from fabric.lifeline import Lifeline
 from fabric.messages import COORDINATOR, HURRY_SIGNAL, STACK_SIGNAL
 from fabric.payloads import open_arena
 from fabric.segment import Segment
+from fabric.stopwatch import Stopwatch, add
 from fabric.wire import receive_frame
 from fabric.workers.early import reply_early
 from fabric.workers.forkserver import ForkServer, ignore_interrupts
+from fabric.workers.handler_clock import HandlerClock
 from fabric.workers.host import Host
 from fabric.workers.journal import Journal
 from fabric.workers.keeper import Keeper
@@ -114,6 +116,10 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     vault = None if arena is None else Vault(arena, slot, config.arena_threshold)
     keeper = host.keeper = Keeper(Journal(peer, segment.journal_data()), codec, host.unkept, vault)
     counters[FIRST_TOKEN] = first_token
+    counters[STARTS] += 1
+    host.errors = counters[ERRORS]
+    host.handler_clock = HandlerClock(peer.handled, segment.class_errors(), segment.classes(), counters)
+    receiver.watch = Stopwatch(functools.partial(add, counters, DECODE_NS))
     recovery = Recovery(counters[PID], slot, segment.begun(), host.takes_once, keeper.kept)
     host.begun = segment.begun()
     publisher = Publisher(peer, senders, host, outbox, counters, boot.attention)

@@ -18,6 +18,7 @@ from fabric.chunk import Chunk
 from fabric.codec import Codec, Undecodable, describe, refusal
 from fabric.errors import EncodingError, FabricError
 from fabric.messages import COORDINATOR, CURSOR_MAKING, ErrorInfo, PrewarmOrder, SpawnOrder, show
+from fabric.workers.handler_clock import EACH, SLOW_NS, HandlerClock
 from fabric.workers.keeper import Kept
 from fabric.workers.messenger import WorkerMessenger
 from fabric.workers.outbox import Outbox
@@ -28,7 +29,6 @@ _PLAIN, _COROUTINE, _GENERATOR = range(3)  # what on_message may be
 _NOWHERE = -1  # stands in `targets` for messages whose body cannot be read
 _NOBODY = -2  # and for those that are not to be handled, and need no reply
 _CLOCK_STRIDE = 8  # a clock read is 57 ns, a tenth of a trivial message: while handlers are fast look at each 8th
-_SLOW_NS = 10_000  # a handler over this is slow: then the clock is read after each message
 
 
 class _Refuser:
@@ -101,6 +101,9 @@ class Host(WorkerMessenger):
         self._ranges: dict[int, Any] = {}  # workers.ranges.RangeReceiver, of array agents
         self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
         self.careful = False  # one message a slice: a predecessor died, and it was not clear of which
+        self.handler_clock = HandlerClock()
+        self._stride = _CLOCK_STRIDE  # messages from look to look at the clock, as the last slice left it
+        self._turn = 0  # of messages that come alone; of those one in so many is timed
         self.begun: Any = None  # our words that say, by lane, what they have begun
 
     def begin(self, received: Any) -> None:
@@ -144,10 +147,14 @@ class Host(WorkerMessenger):
         target = self._targets[0]
         if target in self._once:
             self._begin(1)
+        self._turn = turn = (self._turn + 1) % EACH
+        started = 0 if turn else time.perf_counter_ns()
         try:
             self.values = [self._agents[target].on_message(self._received.bodies[0])]
         except BaseException as error:
             self.values = [self._failed(0, target, error)]
+        if started:
+            self.handler_clock.stop_one(started)
         return 1
 
     def handle_stream(self, first: int) -> int:
@@ -182,10 +189,11 @@ class Host(WorkerMessenger):
         values = self.values = []
         append, agents, cursor, clock = values.append, self._agents, self.cursor, time.perf_counter_ns
         stop = self._stop_of(first) if self._once or self.careful else self._received.count
-        stride = _CLOCK_STRIDE
+        stride = self._stride
         index = first
-        looked = clock()
-        due = looked + self._publish_after
+        looked = started = clock()
+        due = started + self._publish_after
+        slow = slow_ns = 0  # messages of this slice that were slow, and are timed already
         bodies = self._received.bodies
         pairs = (
             zip(self._targets, bodies, strict=True)
@@ -203,8 +211,15 @@ class Host(WorkerMessenger):
                 now = clock()
                 if now >= due:
                     break
-                stride = 1 if now - looked > stride * _SLOW_NS else _CLOCK_STRIDE
+                if now - looked > stride * SLOW_NS:
+                    self.handler_clock.slow(stride, now - looked)
+                    slow, slow_ns, stride = slow + stride, slow_ns + now - looked, 1
+                else:
+                    stride = _CLOCK_STRIDE
                 looked = now
+        last = min(index % stride or stride, index - first)
+        was_slow = self.handler_clock.stop(index - first - slow, started + slow_ns, last, looked)
+        self._stride = 1 if was_slow or stride == 1 else _CLOCK_STRIDE
         return index
 
     def _stop_of(self, first: int) -> int:
@@ -257,7 +272,8 @@ class Host(WorkerMessenger):
 
     def replay(self, batch: Any) -> None:
         """Have agents handle again what a predecessor had handled: for their state, all else is dropped."""
-        cursor, timers, errors = self.cursor, list(self.timers), self.errors
+        cursor, timers, errors, clock = self.cursor, list(self.timers), self.errors, self.handler_clock
+        self.handler_clock = HandlerClock()
         self.cursor = [0, 0]  # nobody is to be blamed for these
         self.begin(batch)
         first = 0
@@ -265,7 +281,7 @@ class Host(WorkerMessenger):
             first = self.handle(first)
         self.deferred.clear()
         self.end()
-        self.cursor, self.timers, self.errors, self.stretch = cursor, timers, errors, None
+        self.cursor, self.timers, self.errors, self.stretch, self.handler_clock = cursor, timers, errors, None, clock
         self.failures.clear()
         self.finished.clear()
         self.owing.clear()
@@ -344,6 +360,7 @@ class Host(WorkerMessenger):
         received = self._received
         bodies = received.bodies
         values = self.values = [None] * received.count
+        started = time.perf_counter_ns()
         groups: dict[int, list[int]] = {}
         for index, target in enumerate(self._targets):
             groups.setdefault(target if target in self._batchers else ~index, []).append(index)
@@ -359,6 +376,7 @@ class Host(WorkerMessenger):
                 replies = [self._failed(index, target, error) for index in indexes]
             for index, value in zip(indexes, replies, strict=True):
                 values[index] = value
+        self.handler_clock.stop_group(int(received.count), started)
         return int(received.count)
 
     def _run_batch(self, agent: Any, bodies: list[Any]) -> list[Any]:
@@ -376,6 +394,7 @@ class Host(WorkerMessenger):
     def _failed(self, index: int, target: int, error: BaseException) -> Any:
         """Make the reply of a message whose handling raised."""
         self.errors += 1
+        self.handler_clock.blame(self._received.targets()[index] if target < 0 else target, self.errors)
         if target == _NOWHERE:
             target = self._received.targets()[index]
             info = refusal(error)  # type: ignore[arg-type]  # _Refuser raises nothing else

@@ -14,6 +14,7 @@
 #define WORLD_PROCESSES_MAX 3u
 #define WORLD_MESSAGES 4u
 #define WORLD_KIND 7u
+#define WORLD_BYTES (UINT64_C(4) << 20)
 
 /* Seeded faults, in what the coroutines do and not in the headers: each must be noticed. */
 enum world_fault {
@@ -203,8 +204,8 @@ static inline void world_open_with(uint32_t processes, uint64_t arena_bytes, uin
                                        .max_agents = WORLD_MESSAGES};
     CHECK_EQ(fab_header_init(&world.header), 0);
     if (world.memory == NULL)
-        world.memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(world.memory != MAP_FAILED && world.header.segment_bytes <= 1 << 20);
+        world.memory = mmap(NULL, WORLD_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(world.memory != MAP_FAILED && world.header.segment_bytes <= WORLD_BYTES);
     for (uint32_t p = 0; p < processes; p++)
         world.block[p] = fab_block_offset(&world.header, p);
     weak_reset();

@@ -36,6 +36,9 @@ static void add_block(struct regions *r, const struct fab_header *h, uint32_t p)
     add(r, block + fab_outbox_words_offset(h), 2 * FAB_LINE, p);
     add(r, block + fab_journal_words_offset(h), 2 * FAB_LINE, p);
     add(r, block + fab_begun_offset(h), 2 * h->processes * sizeof(uint64_t), p);
+    add(r, block + fab_traffic_offset(h), lanes * sizeof(struct fab_traffic), p);
+    add(r, block + fab_measures_offset(h), sizeof(struct fab_measures), p);
+    add(r, block + fab_last_use_offset(h), h->max_agents * sizeof(uint32_t), p);
     add(r, block + fab_loans_offset(h), h->loans * sizeof(struct fab_loan), p);
     for (uint32_t owner = 0; owner < h->processes; owner++)
         add(r, block + fab_receipts_offset(h, owner), h->loans * sizeof(struct fab_receipt), p);
@@ -57,7 +60,10 @@ static void check_layout(struct regions *r, struct fab_header h) {
     CHECK_EQ(fab_header_validate(&h, h.segment_bytes), 0);
     r->count = 0;
     add(r, 0, sizeof h, 0);
+    add(r, fab_board_offset(), sizeof(struct fab_board), 0);
     add(r, fab_table_offset(), h.max_agents * sizeof(uint64_t), 0);
+    add(r, fab_classes_offset(&h), h.max_agents, 0);
+    add(r, fab_class_names_offset(&h), FAB_CLASSES * FAB_CLASS_NAME_BYTES, 0);
     for (uint32_t p = 0; p < h.processes; p++)
         add_block(r, &h, p);
     qsort(r->at, r->count, sizeof *r->at, by_start);

@@ -157,5 +157,6 @@ static inline uint64_t explore_state_hash(uint64_t hash) {
 
 #include "fab_batch.h"
 #include "fab_heirs.h"
+#include "fab_outbox.h"
 
 #endif

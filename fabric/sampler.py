@@ -1,0 +1,149 @@
+"""Sample a fabric now and then, off its hot path: read its counters, ask the system for CPU and memory, keep some.
+
+    whoever asks ──sample()──▶ Statistics + Usage ──▶ history (bounded) ──▶ conditions ──▶ callbacks
+    sampler thread, only after start(): the same on a timer
+
+The sampled processes do nothing for it: their counters are words in the segment, which are read as they stand.
+"""
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+from fabric.alerts import Alert, Condition
+from fabric.guarded_log import GuardedLogger
+from fabric.samples import Sample
+from fabric.statistics import Statistics
+from fabric.usage import UsageReader
+
+_log = GuardedLogger("fabric")
+
+
+class Sampler:
+    """Samples of one fabric. Any thread; callbacks run in the one that samples."""
+
+    def __init__(self, take: Callable[[], Statistics], interval: float, keep: int = 240) -> None:
+        """`interval` is in seconds, `keep` how many samples the history has."""
+        self._take = take
+        self.interval = interval
+        self._history: deque[Sample] = deque(maxlen=keep)
+        self._usage: UsageReader | None = None  # made with the first sample
+        self._lock = threading.RLock()  # a callback may ask for a sample
+        self._watches: list[tuple[Condition, Callable[[Alert], None], set[str]]] = []
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def history(self) -> list[Sample]:
+        """The last samples, the oldest first."""
+        with self._lock:
+            return list(self._history)
+
+    @property
+    def latest(self) -> Sample | None:
+        """The last sample; None: nobody has asked for one."""
+        with self._lock:
+            return self._history[-1] if self._history else None
+
+    @property
+    def running(self) -> bool:
+        """Is there a thread that samples on its own?"""
+        return self._thread is not None
+
+    def sample(self) -> Sample:
+        """Take a sample now, look at the conditions, and return it. Costs the workers nothing.
+
+        Raises:
+            ClosedError: the fabric is closed.
+        """
+        with self._lock:
+            statistics = self._take()
+            pids = [statistics.coordinator.pid, *(worker.pid for worker in statistics.workers if worker.alive)]
+            before = self._history[-1].statistics if self._history else None
+            self._usage = self._usage or UsageReader()
+            sample = Sample(statistics, self._usage.read(pids), before)
+            self._history.append(sample)
+            due = self._alerts()
+        for callback, alert in due:
+            self._tell(callback, alert)
+        return sample
+
+    def when(self, condition: Condition, callback: Callable[[Alert], None], start: bool = True) -> None:
+        """Call back when a condition comes to hold (fabric.alerts: slow, stalled, growing), once until it ends.
+
+        With `start` the fabric is sampled from now on, each `interval`.
+        """
+        with self._lock:
+            self._watches.append((condition, callback, set()))
+        if start:
+            self.start()
+
+    def start(self, interval: float | None = None) -> None:
+        """Sample in a thread of its own, each `interval` seconds. Safe to call twice."""
+        with self._lock:
+            if interval is not None:
+                if not interval > 0:
+                    raise ValueError(f"interval={interval!r} must be over 0 seconds")
+                self.interval = interval
+                self._wake.set()  # the new interval begins now
+            if self._thread is not None or self._closed:
+                return
+            me = weakref.ref(self)
+            self._thread = threading.Thread(target=_run, args=(me, self._wake), name="fabric-sampler", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, if there is one. Safe to call twice; the history stays."""
+        with self._lock:
+            self._closed = True
+            thread, self._thread = self._thread, None
+            self._wake.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _alerts(self) -> list[tuple[Callable[[Alert], None], Alert]]:
+        """Look at the conditions; return whom to tell of what is new."""
+        due = []
+        history = list(self._history)
+        for condition, callback, known in self._watches:
+            found = {alert.key: alert for alert in condition(history)}
+            due += [(callback, alert) for key, alert in found.items() if key not in known]
+            known.clear()
+            known.update(found)
+        return due
+
+    def _tell(self, callback: Callable[[Alert], None], alert: Alert) -> None:
+        try:
+            callback(alert)
+        except Exception:
+            _log.exception("a callback of the sampler raised")
+
+    def _sample_on_time(self) -> bool:
+        """Sample for the thread. False: that is over."""
+        if self._closed:
+            return False
+        try:
+            self.sample()
+        except Exception:  # closed meanwhile, or a condition that raises: the next sample may go well
+            if not self._closed:
+                _log.exception("the fabric could not be sampled")
+        return not self._closed
+
+
+def _run(me: "weakref.ref[Sampler]", wake: threading.Event) -> None:
+    """Sample until the sampler is closed, or nobody holds it any more."""
+    interval = 0.0
+    while True:
+        woken = wake.wait(interval) if interval else False
+        sampler = me()
+        if sampler is None:
+            return
+        wake.clear()
+        if not woken and not sampler._sample_on_time():
+            return
+        if sampler._closed:
+            return
+        interval = sampler.interval
+        del sampler
