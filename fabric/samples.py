@@ -3,6 +3,7 @@
 Pure: made of statistics and usages, by the sampler or by a monitor outside.
 """
 
+import dataclasses
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,9 +80,7 @@ class Sample:
                 "lane_time": self.lane_time.to_dict(),
                 "handler_time": self.handler_time.to_dict(),
             },
-            "usage": {
-                str(pid): {name: getattr(one, name) for name in one.__slots__} for pid, one in self.usage.items()
-            },
+            "usage": {str(pid): dataclasses.asdict(one) for pid, one in self.usage.items()},
         }
 
     def _process(self, found: Statistics | None, slot: int) -> ProcessStatistics | None:

@@ -26,7 +26,7 @@
 #define FAB_ASKED_SHIFT 11 /* questions with numbers that differ only below are timed together */
 #define FAB_ASKED_BUSY 1u
 #define FAB_ASKED_STALE_NS 60000000000 /* nobody replies to that any more: somebody died, or dropped it */
-#define FAB_LONG_NS 131072 /* a handler that takes so long is not sampled, but timed each time */
+#define FAB_LONG_NS 131072             /* a handler that takes so long is not sampled, but timed each time */
 #define FAB_LAST_USE_SHIFT 24          /* ns to the unit of fab_last_use: 16.8 ms, for two years */
 
 /* Start to measure. After fab_peer_init; without it nothing is. */
@@ -43,8 +43,7 @@ static inline void fab_meter_open(struct fab_peer *s) {
 /* Are metrics kept? Any thread. */
 static inline int fab_meter_on(const struct fab_peer *s) {
     /* relaxed: a switch; whoever sees it late measures a batch more or less */
-    return s->meter.measuring != NULL &&
-           atomic_load_explicit(s->meter.measuring, memory_order_relaxed) != 0;
+    return s->meter.measuring != NULL && atomic_load_explicit(s->meter.measuring, memory_order_relaxed) != 0;
 }
 
 static inline struct fab_asked *fab_meter_asked_at(struct fab_peer *s, uint64_t key) {
@@ -58,11 +57,12 @@ static inline void fab_meter_asked(struct fab_peer *s, uint64_t correlation, uin
     struct fab_asked *entry = fab_meter_asked_at(s, key);
     uint64_t held = atomic_load_explicit(&entry->key, memory_order_acquire);
     if (held == key) {
-        atomic_fetch_add_explicit(&entry->left, count, memory_order_relaxed); /* another part of the same call */
+        atomic_fetch_add_explicit(&entry->left, count,
+                                  memory_order_relaxed); /* another part of the same call */
         return;
     }
-    if (held == FAB_ASKED_BUSY || (held != 0 && now - atomic_load_explicit(&entry->at, memory_order_relaxed) <
-                                                    FAB_ASKED_STALE_NS))
+    if (held == FAB_ASKED_BUSY ||
+        (held != 0 && now - atomic_load_explicit(&entry->at, memory_order_relaxed) < FAB_ASKED_STALE_NS))
         return;
     /* acquire: whoever freed the place is done with it */
     if (!atomic_compare_exchange_strong_explicit(&entry->key, &held, FAB_ASKED_BUSY, memory_order_acquire,
@@ -89,7 +89,8 @@ static inline void fab_meter_replied(struct fab_peer *s, uint64_t correlation, u
 static inline void fab_meter_sent(struct fab_peer *s, uint32_t lane, uint16_t kind, uint64_t count,
                                   uint64_t asks, uint64_t bytes) {
     struct fab_traffic *t = &s->meter.traffic[lane];
-    atomic_store_explicit(&t->records, s->out[lane].sequence, memory_order_relaxed); /* right, whenever we began */
+    atomic_store_explicit(&t->records, s->out[lane].sequence,
+                          memory_order_relaxed); /* right, whenever we began */
     fab_tally(&t->bytes, bytes);
     if (kind == FAB_KIND_MESSAGE || kind == FAB_KIND_STREAM) {
         fab_tally(&t->messages, count);

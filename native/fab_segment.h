@@ -85,7 +85,7 @@ static_assert(sizeof(struct fab_header) == 96, "shared layout: header size");
 
 /* What the coordinator posts for all, behind the header in the first page. */
 struct fab_board {
-    alignas(FAB_LINE) _Atomic(uint32_t) measuring;               /* are metrics kept? looked at once a batch */
+    alignas(FAB_LINE) _Atomic(uint32_t) measuring; /* are metrics kept? looked at once a batch */
     alignas(FAB_LINE) _Atomic(uint64_t) pids[FAB_PROCESSES_MAX]; /* who runs in which slot; 0: nobody */
 };
 static_assert(offsetof(struct fab_board, pids) == FAB_LINE, "shared layout: pids");
@@ -104,11 +104,11 @@ static_assert(sizeof(struct fab_traffic) == FAB_TRAFFIC_BYTES, "shared layout: t
 
 /* What a process measures. Classes are the kinds of agents, numbered by the coordinator; 0: several, or one too many. */
 struct fab_measures {
-    _Atomic(uint64_t) messages[FAB_CLASSES]; /* that agents of a class were handed */
-    _Atomic(uint64_t) errors[FAB_CLASSES];   /* whose handler raised, or that found no agent */
-    struct fab_histogram lane_time;          /* ns from sent to received */
-    struct fab_histogram batch_size;         /* messages received together */
-    struct fab_histogram round_trip;         /* ns from question to reply, of who asked */
+    _Atomic(uint64_t) messages[FAB_CLASSES];        /* that agents of a class were handed */
+    _Atomic(uint64_t) errors[FAB_CLASSES];          /* whose handler raised, or that found no agent */
+    struct fab_histogram lane_time;                 /* ns from sent to received */
+    struct fab_histogram batch_size;                /* messages received together */
+    struct fab_histogram round_trip;                /* ns from question to reply, of who asked */
     struct fab_histogram handler_time[FAB_CLASSES]; /* ns a message */
 };
 static_assert(offsetof(struct fab_measures, lane_time) == 2 * 8 * FAB_CLASSES, "shared layout: measures");
