@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fabric.counters import STARTS
 from fabric.histogram import COUNTS, HISTOGRAM_BYTES, SECONDS, Histogram
 from fabric.ring import CLASS_NAME_BYTES, CLASSES, LAST_USE_NS, LINE_BYTES, Traffic, survey
 from fabric.segment import Segment
@@ -50,6 +51,11 @@ class Meters:
         """The process in each slot, 0 for none; the first is the coordinator."""
         start = self._places.board + LINE_BYTES
         return memoryview(self._segment.whole)[start : start + 8 * self._layout.processes].cast("Q").tolist()
+
+    def used(self) -> list[int]:
+        """The slots that have, or had, a worker."""
+        slots = range(1, self._layout.processes)
+        return [slot for slot in slots if self._segment.counters_of(slot)[STARTS]]
 
     def class_names(self) -> list[str]:
         """The names of the classes of agents, by number; the first stands for several, and for one too many."""

@@ -43,7 +43,7 @@ class ProcessStatistics:
     alarms: int  # lost wake-ups: must be 0
     dropped_bytes: int
     messages_sent: int  # metrics: to agents
-    asks_sent: int  # metrics: of these, that expect a reply
+    asks_sent: int  # metrics: to agents, and orders to workers, that expect a reply
     replies_sent: int  # metrics
     bytes_out: int  # metrics
     messages: int  # metrics: to agents, received
@@ -121,6 +121,7 @@ class Statistics:
     """
 
     workers: tuple[WorkerStatistics, ...]
+    former: tuple[WorkerStatistics, ...]  # of slots that have a worker no more: totals go on counting them
     coordinator: CoordinatorStatistics
     classes: tuple[ClassStatistics, ...]
     agents: int
@@ -138,19 +139,24 @@ class Statistics:
     measuring: bool  # are metrics on?
 
     @property
+    def all_workers(self) -> tuple[WorkerStatistics, ...]:
+        """Workers and former ones: all that the totals are made of."""
+        return self.workers + self.former
+
+    @property
     def received(self) -> int:
         """Records that the workers have taken from their lanes."""
-        return sum(worker.received for worker in self.workers)
+        return sum(worker.received for worker in self.all_workers)
 
     @property
     def messages(self) -> int:
         """Messages that agents were handed, those of other agents and those that came again included."""
-        return sum(worker.messages for worker in self.workers)
+        return sum(worker.messages for worker in self.all_workers)
 
     @property
     def errors(self) -> int:
         """Messages whose handler raised, or that found no agent."""
-        return sum(worker.errors for worker in self.workers)
+        return sum(worker.errors for worker in self.all_workers)
 
     @property
     def round_trip(self) -> Histogram:
@@ -160,7 +166,7 @@ class Statistics:
     @property
     def lane_time(self) -> Histogram:
         """Seconds from sent to received, of messages to agents."""
-        return Histogram.merged(worker.lane_time for worker in self.workers)
+        return Histogram.merged(worker.lane_time for worker in self.all_workers)
 
     @property
     def handler_time(self) -> Histogram:
@@ -198,7 +204,8 @@ class Source(Protocol):
 class Known:
     """What is not read from counters: which slots there are, and what lies in their lanes."""
 
-    slots: Sequence[int]
+    slots: Sequence[int]  # that have a worker
+    former: Sequence[int]  # that had one
     agents: Callable[[int], int]  # by slot
     lane: Callable[[int], tuple[int, int, int]]  # by slot: bytes in it, its capacity, records that went into it
     pids: Callable[[int], int]  # by slot; 0: nobody runs there
@@ -210,10 +217,12 @@ def take(source: Source, known: Known) -> Statistics:
     names = source.class_names()
     traffic = source.traffic()
     own = source.counters_of(0)
-    measures = {slot: source.measures(slot, len(names)) for slot in known.slots}
-    workers = tuple(
-        _worker(slot, source.counters_of(slot), _at(traffic, slot), measures[slot], names, known)
-        for slot in known.slots
+    measures = {slot: source.measures(slot, len(names)) for slot in (*known.slots, *known.former)}
+    workers, former = (
+        tuple(
+            _worker(slot, source.counters_of(slot), _at(traffic, slot), measures[slot], names, known) for slot in slots
+        )
+        for slots in (known.slots, known.former)
     )
     coordinator = _coordinator(source.pids()[0], own, _at(traffic, 0), source.measures(0, 0))
     counted = {
@@ -230,9 +239,10 @@ def take(source: Source, known: Known) -> Statistics:
     }
     return Statistics(
         workers=workers,
+        former=former,
         coordinator=coordinator,
-        classes=_classes(names, [measures[slot] for slot in known.slots]),
-        alarms=coordinator.alarms + sum(worker.alarms for worker in workers),
+        classes=_classes(names, list(measures.values())),
+        alarms=coordinator.alarms + sum(worker.alarms for worker in (*workers, *former)),
         seconds=time.monotonic(),
         measuring=source.measuring,
         **{**counted, **known.facts},

@@ -251,6 +251,9 @@ class _Slots:
     def pids(self) -> Sequence[int]:
         return [os.getpid(), *(0 for _ in self.slots)]
 
+    def used(self) -> Sequence[int]:
+        return self.slots
+
     def class_names(self) -> Sequence[str]:
         return []
 
