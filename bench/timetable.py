@@ -9,7 +9,7 @@ import numpy as np
 
 CONSTANT, POISSON = "constant", "poisson"
 ARRIVALS = (CONSTANT, POISSON)
-_BLOCK = 1 << 16  # times made together; so many are ahead
+_BLOCK = 1 << 12  # times made together. Each thread that makes some keeps the memory for it, which looked like growth
 _SEED = 20_240_607
 
 
@@ -38,7 +38,7 @@ class Timetable:
         return int(self._ahead[0]) if len(self._ahead) else None
 
     def take(self, now: int, most: int) -> Any:
-        """Return the due times of the next messages: those that are due by now, at most so many, and at most 65,536."""
+        """Return the due times of the next messages that are due by now, at most so many. There may be more."""
         count = min(most, int(np.searchsorted(self._ahead, now, side="right")))
         found, self._ahead = self._ahead[:count], self._ahead[count:]
         self._taken += count
