@@ -99,27 +99,37 @@ class Conversations(Asked):
         self.most = min(MOST, agents)  # nobody is spoken to twice in a call
         super().__init__(fabric, agents, agent, patience)
         self._tokens, self._turns = np.zeros(agents, np.int64), np.zeros(agents, np.int64)
+        self._answered, self._failed = threading.Condition(), False
 
     def bodies(self, first: int, count: int) -> list[Any]:
+        """Return what is said next. Waits for the answers that it quotes, which counts as latency like any wait."""
         numbers = np.arange(first, first + count)
         who = numbers % self.agents
-        behind = np.flatnonzero(self._turns[who] != numbers // self.agents)
-        if len(behind):
-            raise RuntimeError(
-                f"turn {self._turns[who[behind[0]]]} of conversation {who[behind[0]]} is not answered and the next is "
-                "due: too many messages a second for this machine, or too few conversations for so many"
-            )
-        return list(zip(numbers.tolist(), self._tokens[who].tolist(), strict=True))
+
+        def answered() -> bool:
+            return self._failed or bool((self._turns[who] == numbers // self.agents).all())
+
+        with self._answered:
+            if not self._answered.wait_for(answered, self.patience) or self._failed:
+                raise WrongAnswerError("a turn of a conversation was not answered, and the next cannot quote it")
+            return list(zip(numbers.tolist(), self._tokens[who].tolist(), strict=True))
 
     def check(self, first: int, bodies: list[Any], found: list[Any]) -> int:
         numbers = np.arange(first, first + len(bodies))
         who = numbers % self.agents
         right = answer_to(numbers, self._tokens[who])
-        if found != right.tolist() and _count_errors(first, found, right.tolist()):
-            error = next(reply for reply in found if isinstance(reply, FabricError))
-            raise WrongAnswerError(f"a turn of a conversation was answered with an error: {error}")
-        self._tokens[who] = right
-        self._turns[who] += 1
+        try:
+            if found != right.tolist() and _count_errors(first, found, right.tolist()):
+                error = next(reply for reply in found if isinstance(reply, FabricError))
+                raise WrongAnswerError(f"a turn of a conversation was answered with an error: {error}")
+        except WrongAnswerError:
+            self._failed = True
+            raise
+        finally:
+            with self._answered:
+                self._tokens[who] = right
+                self._turns[who] += 1
+                self._answered.notify_all()
         return 0
 
 

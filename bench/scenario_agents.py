@@ -253,3 +253,12 @@ class Thinker(Partner):
     def handle(self, body: tuple[int, int]) -> int | str:
         time.sleep(0.1)
         return super().handle(body)
+
+
+class Sulker(Partner):
+    """Has no answer to number 27."""
+
+    def handle(self, body: tuple[int, int]) -> int | str:
+        if body[0] == 27:
+            raise ValueError("a seeded fault")
+        return super().handle(body)

@@ -25,12 +25,12 @@ def load(message: str, seconds: float = 0.2, rate: float = 1_000, every_ms: floa
     return scenario("load", **how, **more)
 
 
-BURST = {"message": "tell", "arrivals": "constant", "every_ms": 1, "calm_ms": 10}
+BURST = {"message": "tell", "arrivals": "constant", "every_ms": 1, "calm_ms": 50}
 RIGHT = {
     "ask": load("ask"),
     "tell": load("tell", workers=2),
     "submit": load("submit", every_ms=0),
-    "converse": load("converse", rate=200),
+    "converse": load("converse"),
     "route": load("route", workers=2),
     "burst": scenario("burst", phases=[[0.1, 200], [0.1, 5_000], [0.3, 200]], **BURST | {"calm_ms": 10_000}),
     "spawn": scenario("spawn", times=2),
@@ -72,12 +72,12 @@ def test_messages_that_are_lost_doubled_or_answered_wrong_fail_it(name: str, age
 
 
 def test_a_question_that_is_never_answered_is_lost() -> None:
-    with pytest.raises(WrongAnswerError, match="messages were lost: 1 of"):
+    with pytest.raises(WrongAnswerError, match=r"messages were lost: [0-9]+ of"):
         scenarios.ours(RIGHT["ask"], "Mute", patience=0.5)
 
 
 def test_a_submitted_message_that_is_never_answered_is_lost() -> None:
-    with pytest.raises(WrongAnswerError, match="1 of 200 messages were lost: no answer came"):
+    with pytest.raises(WrongAnswerError, match=r"[0-9]+ of 200 messages were lost: no answer came"):
         scenarios.ours(RIGHT["submit"], "Postponer", patience=0.5)
 
 
@@ -98,21 +98,27 @@ def test_agents_that_keep_what_they_get_miss_the_limit_on_growth() -> None:
 
 
 def test_a_burst_that_takes_long_to_be_handled_takes_as_long_to_recover_from() -> None:
-    slow = scenario("burst", phases=[[0.1, 100], [0.2, 4_000], [3, 100]], **BURST)
+    slow = scenario("burst", phases=[[0.1, 100], [0.1, 4_000], [4, 100]], **BURST)
     found = scenarios.ours(slow, "Sleeper")
-    assert found.values["recovery"][0] >= 0.5  # 800 messages of 1 ms each, 0.2 s of them during the burst
-    assert not met(found, "recovery", 0.3)
+    assert found.values["recovery"][0] >= 0.3  # 400 messages of 1 ms each, at most 100 of them during the burst
+    assert not met(found, "recovery", 0.2)
 
 
 def test_a_burst_that_is_not_over_in_the_end_fails_it() -> None:
-    slow = scenario("burst", phases=[[0.1, 100], [0.2, 4_000], [0.1, 100]], **BURST)
+    slow = scenario("burst", phases=[[0.1, 100], [0.1, 4_000], [0.1, 100]], **BURST)
     with pytest.raises(RuntimeError, match=r"not recovered 0.1 s after the burst"):
         scenarios.ours(slow, "Sleeper")
 
 
-def test_a_next_turn_that_is_due_before_the_answer_to_the_last_fails_it() -> None:
-    with pytest.raises(RuntimeError, match="is not answered and the next is due"):
-        scenarios.ours(load("converse", rate=20_000, agents=2), "Thinker")
+def test_a_turn_waits_for_the_answer_that_it_quotes_and_that_is_in_its_latency() -> None:
+    found = scenarios.ours(load("converse", rate=100), "Thinker")  # 20 turns of 0.1 s, all due within 0.2 s
+    assert found.values["slowest"][0] > 1_000
+    assert found.values["conversations"] == [10]
+
+
+def test_a_turn_that_is_answered_with_an_error_fails_it() -> None:
+    with pytest.raises(WrongAnswerError, match="answered with an error"):
+        scenarios.ours(RIGHT["converse"], "Sulker")
 
 
 @pytest.mark.parametrize(
