@@ -31,6 +31,7 @@ BENCHES = (
     "scaling",
     "recovery",
     "protection",
+    "metrics",
     "crashes",
     "large",
     "sizes",

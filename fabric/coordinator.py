@@ -139,7 +139,7 @@ class Fabric(ArraySpawner):
         if hasattr(self, "_spawner"):
             self._shut_down(_LEAVE_QUICKLY)
             return
-        for name in ("_receiver", "_arena", "_tally", "_board", "_peer"):
+        for name in ("_receiver", "_arena", "_tally", "_board", "_meters", "_peer"):
             part = getattr(self, name, None)
             if part is not None:
                 part.close()
@@ -394,6 +394,7 @@ class Fabric(ArraySpawner):
             self._peer.close()
             self._tally.close()
             self._board.close()
+            self._meters.close()
             self._supervisor.crew.close_descriptors()  # not before: their numbers are soon somebody else's
             self._segment.close()
 

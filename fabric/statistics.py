@@ -78,7 +78,7 @@ class WorkerStatistics(ProcessStatistics):
     recovery_seconds: float
     starts: int  # processes that this slot has had
     started: float  # monotonic seconds
-    classes: tuple[ClassStatistics, ...]  # metrics; only those that it had messages for
+    classes: Sequence[ClassStatistics]  # metrics; only those that it had messages for
 
     @property
     def batch_size(self) -> float:
@@ -123,7 +123,7 @@ class Statistics:
     workers: tuple[WorkerStatistics, ...]
     former: tuple[WorkerStatistics, ...]  # of slots that have a worker no more: totals go on counting them
     coordinator: CoordinatorStatistics
-    classes: tuple[ClassStatistics, ...]
+    classes: Sequence[ClassStatistics]
     agents: int
     outstanding: int  # questions without a reply
     late_replies: int  # that nobody waited for any more
@@ -181,7 +181,7 @@ class Statistics:
 def _plain(value: Any) -> Any:
     if isinstance(value, Histogram):
         return value.to_dict()
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, _Classes)):
         return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value):
         return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
@@ -241,7 +241,7 @@ def take(source: Source, known: Known) -> Statistics:
         workers=workers,
         former=former,
         coordinator=coordinator,
-        classes=_classes(names, list(measures.values())),
+        classes=_Classes(names, list(measures.values())),
         alarms=coordinator.alarms + sum(worker.alarms for worker in (*workers, *former)),
         seconds=time.monotonic(),
         measuring=source.measuring,
@@ -309,7 +309,7 @@ def _worker(
         recovery_seconds=counters[count.RECOVERY_NS] / 1e9,
         starts=counters[count.STARTS],
         started=counters[count.STARTED_NS] / 1e9,
-        classes=_classes(names, [measures]),
+        classes=_Classes(names, [measures]),
     )
 
 
@@ -323,13 +323,38 @@ def _coordinator(pid: int, counters: memoryview, traffic: Traffic, measures: Mea
     )
 
 
-def _classes(names: Sequence[str], measured: Sequence[Measures]) -> tuple[ClassStatistics, ...]:
-    """Add up what several processes measured of each class; those with no messages are left out."""
-    found = []
-    for number, name in enumerate(names):
-        messages = sum(one.messages[number] for one in measured if number < len(one.messages))
-        errors = sum(one.errors[number] for one in measured if number < len(one.errors))
-        times = [one.handler_time[number] for one in measured if number < len(one.handler_time)]
-        if messages or errors or any(times):
-            found.append(ClassStatistics(name, messages, errors, Histogram.merged(times)))
-    return tuple(found)
+class _Classes(Sequence[ClassStatistics]):
+    """What several processes measured of each class, added up when it is looked at; of classes with messages."""
+
+    __slots__ = ("_made", "_measured", "_names")
+
+    def __init__(self, names: Sequence[str], measured: Sequence[Measures]) -> None:
+        self._names = names
+        self._measured = measured
+        self._made: tuple[ClassStatistics, ...] | None = None
+
+    def _all(self) -> tuple[ClassStatistics, ...]:
+        if self._made is None:
+            found = (self._one(number, name) for number, name in enumerate(self._names))
+            self._made = tuple(one for one in found if one.messages or one.errors or one.handler_time)
+        return self._made
+
+    def _one(self, number: int, name: str) -> ClassStatistics:
+        counted = [one for one in self._measured if number < len(one.messages)]
+        messages, errors = sum(one.messages[number] for one in counted), sum(one.errors[number] for one in counted)
+        return ClassStatistics(name, messages, errors, Histogram.merged(one.handler_time[number] for one in counted))
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())

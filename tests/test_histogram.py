@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from array import array
 
 import pytest
 from fabric._native import lib
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from fabric.histogram import (
     BUCKETS,
     COUNTS,
-    HISTOGRAM_BYTES,
     SECONDS,
+    TOP,
     VALUE_BITS,
     Histogram,
     bucket_of,
@@ -93,9 +94,11 @@ def test_of_nothing_all_figures_are_0():
 
 
 def test_raw_copies_are_added_up_when_they_are_looked_at():
-    raw = Histogram.of([3, 4], COUNTS)._words.tobytes()
-    assert len(raw) == HISTOGRAM_BYTES
-    assert Histogram([raw, memoryview(raw)], COUNTS) == Histogram.of([3, 4, 3, 4], COUNTS)
+    raw = memoryview(array("Q", [7, 4, TOP - 3, 3, 2, 1, 1]))  # of 3 and 4, as fab_survey_histogram says it
+    nothing = memoryview(array("Q", [0, 0, 0, 0, 0]))
+    assert Histogram([raw, nothing, raw], COUNTS) == Histogram.of([3, 4, 3, 4], COUNTS)
+    assert Histogram([raw], COUNTS)
+    assert not Histogram([nothing, nothing], COUNTS)
 
 
 def test_a_share_is_from_0_to_1():
