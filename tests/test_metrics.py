@@ -207,6 +207,7 @@ def test_encoding_and_decoding_take_time(fab):
     assert 0 < found.coordinator.encode_seconds < PATIENCE
     assert 0 < found.coordinator.decode_seconds < PATIENCE
     assert sum(worker.decode_seconds for worker in found.workers) > 0
+    assert sum(worker.encode_seconds for worker in found.workers) > 0
 
 
 def test_when_an_agent_was_last_used_is_known(fab):
