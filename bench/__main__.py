@@ -38,9 +38,12 @@ BENCHES = (
     "growth",
     "streams",
     "queues",
+    "fifo_grid",
     "executor",
     "pool",
+    "concurrent_imap",
     "joblib_calls",
+    "ray_cases",
 )
 CURVES = ("sizes", "threshold")  # what --plot draws
 REQUIREMENTS = "requirements"
@@ -86,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
     if asked.list:
         for bench in BENCHES:
-            print(f"{bench:12} {question(bench)}")
+            print(f"{bench:15} {question(bench)}")
         return 0
     judged = asked.names == [REQUIREMENTS]
     settings = Settings(asked.quick, asked.ours, lambda line: print(line, file=sys.stderr))

@@ -35,7 +35,7 @@ def spawn(agents: int) -> Sample:
 
 
 async def _ask(sent: list[Any], agents: int) -> Sample:
-    async with _pool() as address:
+    async with pool() as address:
         actors = await _create(address, agents)
 
         async def ask_each(some: list[Any]) -> list[Any]:
@@ -57,7 +57,7 @@ async def _ask(sent: list[Any], agents: int) -> Sample:
 
 
 async def _spawn(agents: int) -> Sample:
-    async with _pool() as address:
+    async with pool() as address:
         await _create(address, 10)
         start = asyncio.get_running_loop().time()
         actors = await _create(address, agents)
@@ -77,7 +77,8 @@ async def _create(address: str, count: int) -> list[Any]:
 
 
 @asynccontextmanager
-async def _pool() -> AsyncIterator[str]:
-    pool = await xo.create_actor_pool("127.0.0.1", n_process=1)
-    async with pool:
-        yield pool.external_address
+async def pool(processes: int = 1) -> AsyncIterator[str]:
+    """Run so many processes beside the main one; give the address of all."""
+    started = await xo.create_actor_pool("127.0.0.1", n_process=processes)
+    async with started:
+        yield started.external_address
