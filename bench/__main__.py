@@ -28,15 +28,22 @@ BENCHES = (
     "million",
     "records",
     "array_spawn",
+    "population",
     "scaling",
+    "publishers",
+    "lookup",
+    "placing",
+    "encoding",
     "recovery",
     "protection",
     "crashes",
     "large",
     "sizes",
+    "body_sizes",
     "threshold",
     "growth",
     "streams",
+    "stream_chunks",
     "queues",
     "fifo_grid",
     "executor",
@@ -45,7 +52,17 @@ BENCHES = (
     "joblib_calls",
     "ray_cases",
 )
-CURVES = ("sizes", "threshold")  # what --plot draws
+CURVES = (  # what --plot draws
+    "sizes",
+    "body_sizes",
+    "threshold",
+    "stream_chunks",
+    "population",
+    "scaling",
+    "publishers",
+    "lookup",
+    "placing",
+)
 REQUIREMENTS = "requirements"
 NOISY = 0.5  # load average from which on the machine was not ours alone
 
@@ -131,7 +148,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         parser.error(f"no bench is called {', '.join(unknown)}: choose from {', '.join((*BENCHES, REQUIREMENTS))}")
     if asked.plot and asked.names and not {*asked.names} & {*CURVES}:
-        parser.error(f"--plot draws {' and '.join(CURVES)}: neither was asked for")
+        parser.error(f"--plot draws {', '.join(CURVES)}: none of them was asked for")
     if asked.plot and importlib.util.find_spec("matplotlib") is None:  # before minutes of measuring
         parser.error("--plot needs matplotlib: pip install 'shm-fabric[plot]'")
     if REQUIREMENTS in asked.names and len(asked.names) > 1:

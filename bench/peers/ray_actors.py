@@ -93,3 +93,20 @@ def _actors(count: int) -> Iterator[list[Any]]:
     yield actors
     for actor in actors:
         ray.kill(actor)
+
+
+def find(agents: list[int], looks: int) -> Sample:
+    """Get actors by their names."""
+    values = {}
+    for count in agents:
+        with cluster():
+            held = {
+                f"clerk-{place}": ray.remote(Echo).options(num_cpus=0, name=f"clerk-{place}") for place in range(count)
+            }
+            actors = {name: options.remote() for name, options in held.items()}
+            ray.get([actor.ask.remote(None) for actor in actors.values()])
+            names = [f"clerk-{place % count}" for place in range(looks)]
+            seconds, found = timed(lambda names=names: [ray.get_actor(name) for name in names])
+            bodies.expect([one._actor_id for one in found], [actors[name]._actor_id for name in names], "actors")
+            values[f"{count:,}"] = [seconds * 1e9 / looks]
+    return Sample(values, f"{looks:,} looks")
