@@ -122,14 +122,16 @@ class Codec:
 
     def large_bytes(self, body: Any) -> int:
         """Return about how many bytes a body has that goes through the arena; 0 for one that does not."""
-        large = self._large
-        if large is None:
-            return 0
+        size = self.about_bytes(body)
+        return size if self._large is not None and size >= self._lend_from else 0
+
+    def about_bytes(self, body: Any) -> int:
+        """Return about how many bytes a body has; 0 where that cannot be said cheaply."""
         kind = type(body)
         size: int = len(body) if kind is bytes else body.nbytes if kind is ndarray_type() else 0
-        if size == 0 and kind not in _OWN_ENCODINGS:
-            size = large.size_of(body)
-        return size if size >= self._lend_from else 0
+        if size == 0 and self._large is not None and kind not in _OWN_ENCODINGS:
+            size = self._large.size_of(body)
+        return size
 
     def dress(self, encoding: int, data: Any) -> tuple[int, Data]:
         """Put what is encoded already into the arena, if it is large."""
