@@ -45,7 +45,7 @@ def cases(quick: bool) -> list[Case]:
             name = f"{producers} to {consumers}, " + (f"get_many({many})" if many > 1 else "get")
             each_one = each // _QUICK if quick else each
             options = {"producers": producers, "consumers": consumers, "each": each_one, "many": many}
-            found.append(Case(name, (ITEMS,), _contestants(options, quick), 1 if quick else 3))
+            found.append(Case(name, (ITEMS,), _contestants(options, quick), 1 if quick else 2))
     return found
 
 
