@@ -52,7 +52,7 @@ TASKS = ("single client tasks sync", "single client tasks async", "multi client 
 def cases(quick: bool) -> list[Case]:
     """Return a case for each of Ray's."""
     names = [*TASKS, *ACTORS, *CROWDS]
-    return [Case(name, (CALLS,), _contestants(name, 0.3 if quick else 1.0), 1 if quick else 3) for name in names]
+    return [Case(name, (CALLS,), _contestants(name, 0.1 if quick else 1.0), 1 if quick else 3) for name in names]
 
 
 def _contestants(name: str, seconds: float) -> tuple[Contestant, ...]:
@@ -63,7 +63,7 @@ def _contestants(name: str, seconds: float) -> tuple[Contestant, ...]:
         return (
             Contestant("fabric.Executor", "bench.ray_cases:tasks", options),
             Contestant("ProcessPoolExecutor", "bench.ray_cases:tasks", {**options, "user": "ProcessPoolExecutor"}),
-            Contestant("loky", "bench.ray_cases:tasks", {**options, "user": "loky"}, "loky"),
+            Contestant("loky", "bench.ray_cases:tasks", {**options, "user": "loky"}, "loky", slow=True),
             ray,
         )
     xoscar = Contestant("xoscar", "bench.peers.xoscar_calls:run", options, "xoscar", True, busy=busy)

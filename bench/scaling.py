@@ -7,9 +7,9 @@
 Each curve departs in one thing from the usual (one worker, batches of 256, everything in one call). With as many
 workers as cores or more, the figure says what crowding costs, not what the fabric can do; handlers that work for 20 µs
 show what workers are for. Replies are compared. The peer is multiprocessing's Pool, with as many processes, a map for
-each call and chunks of its own choice: it sends 30 messages as one, to no agent in particular. What would change our
-minds: a batch of 16 as fast as 256 (then smaller is better for latency), or two workers slower than one with cores to
-spare.
+each call and chunks of its own choice: it sends many messages as one, to no agent in particular; ours does so too, and
+stands beside. What would change our minds: a batch of 16 as fast as 256 (then smaller is better for latency), or two
+workers slower than one with cores to spare.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bench.harness import Case, Contestant, points
 from bench.machine import usable_cores
 from bench.sample import Sample, timed, warm_up
 from fabric import Fabric
+from fabric import Pool as FabricPool
 
 MOST_WORKERS = 8
 BATCHES = (1, 4, 16, 64, 256, 1_024)
@@ -58,14 +59,15 @@ def ours(axis: str, sizes: Sequence[int], messages: int, *, agent: str = "Echo")
     return Sample(values, f"up to {messages:,} messages")
 
 
-def pool(axis: str, sizes: Sequence[int], messages: int) -> Sample:
-    """Map with each of these settings."""
+def pool(axis: str, sizes: Sequence[int], messages: int, *, ours: bool = False) -> Sample:
+    """Map with each of these settings, by multiprocessing's Pool or by ours."""
     values = {}
     for size in sizes:
         sent = bodies.make("bytes", min(messages, size * _MOST_CALLS) if axis == CALL else messages)
         part = size if axis == CALL else len(sent)
         task = work if axis == WORK else same
-        with multiprocessing.Pool(1 if axis == CALL else size) as processes:
+        kind: Any = FabricPool if ours else multiprocessing.Pool
+        with kind(1 if axis == CALL else size) as processes:
             processes.map(task, sent[: warm_up(len(sent))])
             calls = [sent[first : first + part] for first in range(0, len(sent), part)]
             seconds, found = timed(
@@ -102,6 +104,8 @@ def _case(axis: str, sizes: Sequence[int], messages: int, quick: bool) -> Case:
     contestants = [Contestant("fabric", "bench.scaling:ours", options, busy=busy, limit_s=120)]
     if axis != BATCH:
         contestants.append(Contestant("multiprocessing.Pool", "bench.scaling:pool", options, busy=busy, limit_s=120))
+        options = options | {"ours": True}
+        contestants.append(Contestant("fabric.Pool", "bench.scaling:pool", options, peer=False, busy=busy, limit_s=120))
     shown = axis.partition(",")[0]
     return Case(f"against {axis}", points(shown, sizes, "messages/s"), tuple(contestants), 1 if quick else 3)
 

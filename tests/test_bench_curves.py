@@ -41,7 +41,7 @@ RUN = [
     *runs(["stream_chunks:carried"], SIZES, way=["yielded", "sent", "yielded_by_pipe", "sent_by_pipe"]),
     *runs(["publishers:ours", "peers.publishers:mp_queue", "peers.publishers:ours"], PUBLISHED, batch=[1, 16]),
     *runs(["scaling:ours"], SETTINGS, axis=[scaling.WORKERS, scaling.WORK, scaling.BATCH, scaling.CALL]),
-    *runs(["scaling:pool"], SETTINGS, axis=[scaling.WORKERS, scaling.WORK, scaling.CALL]),
+    *runs(["scaling:pool"], SETTINGS, axis=[scaling.WORKERS, scaling.WORK, scaling.CALL], ours=[False, True]),
     *runs(["lookup:ours", "lookup:by_dict"], {"agents": [5, 50], "looks": 100}, way=[NAME, REFERENCE, MANY]),
     *runs(["placing:ours"], {"axis": "agents", "sizes": [2, 8]}, policy=placing.POLICIES),
     *runs(["placing:at_random"], {"sizes": [2, 8]}, axis=["workers"]),
