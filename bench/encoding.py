@@ -152,7 +152,7 @@ def _case(name: str, kind: str, quick: bool) -> Case:
     contestants = [
         Contestant("fabric", "bench.encoding:ours", options, busy=1),
         Contestant("pickle, body by body", "bench.encoding:by_pickle", options, busy=1),
-        Contestant("pickle, the batch", "bench.encoding:by_pickle", options | {"whole": True}, busy=1),
+        Contestant("pickle, the batch", "bench.encoding:by_pickle", options | {"whole": True}, peer=False, busy=1),
     ]
     if kind not in NO_JSON:
         contestants.append(Contestant("orjson, body by body", "bench.encoding:by_orjson", options, "orjson", busy=1))

@@ -56,7 +56,7 @@ class Contestant:
     options: Mapping[str, Any] = field(default_factory=dict)
     needs: str = ""  # the module that must be installed
     slow: bool = False  # left out by --quick
-    peer: bool = True  # False: ours in another setting, shown beside but not compared with
+    peer: bool = True  # False: ours in another setting, or a floor that no peer is: shown beside, not compared with
     busy: int = 2  # processes at work at once
     rounds: int = 1_000  # at most; the case says how many there are
     limit_s: float = 60.0

@@ -120,7 +120,7 @@ def _case(way: str, agents: Sequence[int], looks: int, quick: bool) -> Case:
     options = {"way": way, "agents": agents, "looks": looks}
     contestants = [
         Contestant("fabric", "bench.lookup:ours", options, limit_s=120),
-        Contestant("a dict of this process", "bench.lookup:by_dict", options, busy=1, limit_s=120),
+        Contestant("a dict of this process", "bench.lookup:by_dict", options, peer=False, busy=1, limit_s=120),
     ]
     if way == NAME:
         few = {"agents": AGENTS[:3], "looks": 2_000}

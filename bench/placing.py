@@ -96,6 +96,6 @@ def _case(name: str, axis: str, sizes: Sequence[int], quick: bool) -> Case:
         Contestant(policy, "bench.placing:ours", options | {"policy": policy}, peer=False, busy=1)
         for policy in POLICIES
     )
-    floor = Contestant("drawn at random", "bench.placing:at_random", options, busy=1)
+    floor = Contestant("drawn at random", "bench.placing:at_random", options, peer=False, busy=1)
     metrics = points(axis, sizes, "ns an agent", higher_is_better=False)
     return Case(name, metrics, (usual, *others, floor), 1 if quick else 3)

@@ -99,7 +99,9 @@ def _case(what: str, agents: Sequence[int], quick: bool) -> Case:
     options = {"what": what, "agents": agents, "messages": messages}
     contestants = [Contestant("fabric", "bench.population:ours", options, limit_s=180)]
     if what == SPAWNED:
-        contestants.append(Contestant("plain objects here", "bench.population:plain", {"agents": agents}, busy=1))
+        contestants.append(
+            Contestant("plain objects here", "bench.population:plain", {"agents": agents}, peer=False, busy=1)
+        )
     if what != ONE:
         few = {"what": what, "agents": _XOSCAR[:3] if what == SPAWNED else _XOSCAR, "messages": messages}
         contestants.append(

@@ -30,7 +30,7 @@ from fabric import Pool as FabricPool
 MOST_WORKERS = 8
 BATCHES = (1, 4, 16, 64, 256, 1_024)
 CALLS = (1, 4, 16, 64, 256, 1_024, 4_096, 16_384)
-_MOST_CALLS = 4_000
+_CALLS_A_MESSAGE = 75  # a point has at most one call for so many of the messages of the others
 WORKERS, WORK, BATCH, CALL = "workers", "workers, 20 µs of work a message", "batch_size", "messages in a call"
 
 
@@ -54,7 +54,7 @@ def ours(axis: str, sizes: Sequence[int], messages: int, *, agent: str = "Echo")
             values[f"{size:,}"] = [_with_work(size, messages)]
             continue
         given = {WORKERS: {"workers": size}, BATCH: {"batch_size": size}, CALL: {"call_size": size}}[axis]
-        count = min(messages, size * _MOST_CALLS) if axis == CALL else messages
+        count = min(messages, size * messages // _CALLS_A_MESSAGE) if axis == CALL else messages
         values[f"{size:,}"] = ask_many.ours("bytes", count, agent=agent, **given).values["replies"]  # type: ignore[arg-type]
     return Sample(values, f"up to {messages:,} messages")
 
@@ -63,7 +63,7 @@ def pool(axis: str, sizes: Sequence[int], messages: int, *, ours: bool = False) 
     """Map with each of these settings, by multiprocessing's Pool or by ours."""
     values = {}
     for size in sizes:
-        sent = bodies.make("bytes", min(messages, size * _MOST_CALLS) if axis == CALL else messages)
+        sent = bodies.make("bytes", min(messages, size * messages // _CALLS_A_MESSAGE) if axis == CALL else messages)
         part = size if axis == CALL else len(sent)
         task = work if axis == WORK else same
         kind: Any = FabricPool if ours else multiprocessing.Pool
