@@ -28,23 +28,43 @@ BENCHES = (
     "million",
     "records",
     "array_spawn",
+    "population",
     "scaling",
+    "publishers",
+    "lookup",
+    "placing",
+    "encoding",
     "recovery",
     "protection",
     "metrics",
     "crashes",
     "large",
     "sizes",
+    "body_sizes",
     "threshold",
     "growth",
     "streams",
+    "stream_chunks",
     "queues",
+    "fifo_grid",
     "executor",
     "pool",
+    "concurrent_imap",
     "joblib_calls",
+    "ray_cases",
     "scenarios",
 )
-CURVES = ("sizes", "threshold")  # what --plot draws
+CURVES = (  # what --plot draws
+    "sizes",
+    "body_sizes",
+    "threshold",
+    "stream_chunks",
+    "population",
+    "scaling",
+    "publishers",
+    "lookup",
+    "placing",
+)
 REQUIREMENTS = "requirements"
 SCENARIOS = "scenarios"  # the bench that --scale is for, and whose limits are judged whenever it is named
 NOISY = 0.5  # load average from which on the machine was not ours alone
@@ -89,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
     if asked.list:
         for bench in BENCHES:
-            print(f"{bench:12} {question(bench)}")
+            print(f"{bench:15} {question(bench)}")
         return 0
     judged = asked.names == [REQUIREMENTS] or SCENARIOS in asked.names
     settings = Settings(asked.quick, asked.ours, lambda line: print(line, file=sys.stderr))
@@ -136,7 +156,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         parser.error(f"no bench is called {', '.join(unknown)}: choose from {', '.join((*BENCHES, REQUIREMENTS))}")
     if asked.plot and asked.names and not {*asked.names} & {*CURVES}:
-        parser.error(f"--plot draws {' and '.join(CURVES)}: neither was asked for")
+        parser.error(f"--plot draws {', '.join(CURVES)}: none of them was asked for")
     if asked.plot and importlib.util.find_spec("matplotlib") is None:  # before minutes of measuring
         parser.error("--plot needs matplotlib: pip install 'shm-fabric[plot]'")
     if REQUIREMENTS in asked.names and len(asked.names) > 1:
