@@ -114,9 +114,11 @@ class Large:
         flat = body.T if is_fortran(body) else body
         if flat.flags.c_contiguous:
             return self._arena.store(memoryview(flat.reshape(-1).view(numpy.uint8)), patient)
-        piece = self._arena.reserve(body.nbytes, patient)
-        numpy.copyto(numpy.ndarray(body.shape, body.dtype, self._arena.memory(piece)), body)
-        return piece
+
+        def write(memory: memoryview) -> None:
+            numpy.copyto(numpy.ndarray(body.shape, body.dtype, memory), body)
+
+        return self._arena.fill(body.nbytes, write, patient)
 
     def _parcelled(self, encoding: int, data: bytes, taken: list[memoryview]) -> tuple[int, Data] | None:
         """Put a pickle, or the buffers that were taken out of it, into the arena; None: it is to go through a lane."""
@@ -133,6 +135,10 @@ class Large:
     def _stored(self, buffers: list[memoryview], inline: bytes, patient: bool) -> Parcel:
         pieces: list[Piece] = []
         parcel = self._arena.parcel(pieces, inline, whole=not inline)  # what is stored is its own from then on
-        for buffer in buffers:
-            pieces.append(self._arena.store(buffer, patient))
+        try:
+            for buffer in buffers:
+                pieces.append(self._arena.store(buffer, patient))
+        except BaseException:
+            parcel.forget()  # now: whoever keeps the error keeps these names
+            raise
         return parcel

@@ -94,14 +94,19 @@ class Parcel:
             self._lender.retain(piece.block)
         return Parcel(self._lender, self.pieces, self.inline, self.whole)
 
+    def forget(self) -> None:
+        """Let go of the pieces, and take back what was lent and never sent. Nothing can be done with it any more."""
+        self._take_back()
+        pieces, self.pieces = self.pieces, ()
+        for piece in pieces:
+            self._lender.drop(piece.block)
+
     def _take_back(self) -> None:
         while self._loans:
             self._lender.unlend(self._loans.pop())
 
     def __del__(self) -> None:
-        self._take_back()
-        for piece in self.pieces:
-            self._lender.drop(piece.block)
+        self.forget()
 
 
 Data = bytes | Parcel  # an encoded body
