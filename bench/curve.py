@@ -19,15 +19,20 @@ def is_one(results: Sequence[Result]) -> bool:
 
 def show(results: Sequence[Result]) -> None:
     """Print the curve of one case, and below it what it says."""
-    first, names = results[0], _names(results)
-    rows = []
+    first = results[0]
+    better = "higher" if first.metric.higher_is_better else "lower"
+    title = f"{first.bench} · {first.case} ({first.metric.unit}, medians, {better} is better)"
+    grid(title, *lines(results))
+    print(*absent(results), *verdicts(results), sep="\n")
+
+
+def lines(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of one curve: a row a size, a column a contestant."""
+    first, rows = results[0], []
     for line in _by_size(results):
         cells = [figure(row.figures.median) if row.figures else "-" for row in line]
         rows.append([line[0].metric.name, *cells, _remark(line)])
-    better = "higher" if first.metric.higher_is_better else "lower"
-    title = f"{first.bench} · {first.case} ({first.metric.unit}, medians, {better} is better)"
-    grid(title, ["", *names, f"{first.contestant} is"], rows)
-    print(*_absent(results), *verdicts(results), sep="\n")
+    return [first.metric.axis, *_names(results), f"{first.contestant} is"], rows
 
 
 def verdicts(results: Sequence[Result]) -> list[str]:
@@ -45,6 +50,11 @@ def verdicts(results: Sequence[Result]) -> list[str]:
         where = f"at {', '.join(lost)}" if lost else "at no size"
         lines.append(f"Worse than {name}: {where}.")
     return lines
+
+
+def absent(results: Sequence[Result]) -> list[str]:
+    """Return who has no figures, and why."""
+    return list(dict.fromkeys(f"{row.contestant}: {row.status}" for row in results if row.status != "ok"))
 
 
 def summary(results: Sequence[Result]) -> list[str]:
@@ -101,10 +111,6 @@ def _crossover(name: str, other: str, found: Sequence[tuple[str, float]]) -> str
 def _remark(line: Sequence[Result]) -> str:
     found = [(value, row.contestant) for row in line[1:] if (value := ratio(line[0], row)) is not None]
     return ", ".join(f"{times(value)} {name}" for value, name in found)
-
-
-def _absent(results: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(f"{row.contestant}: {row.status}" for row in results if row.status != "ok"))
 
 
 def _names(results: Sequence[Result]) -> list[str]:

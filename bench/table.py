@@ -53,7 +53,7 @@ def ratio(ours: Result, peer: Result) -> float | None:
 def comparisons(results: Iterable[Result]) -> list[Comparison]:
     """Return for each metric that a peer has a figure for how ours compares with the best one."""
     compared = []
-    for rows in _by_metric(results):
+    for rows in by_metric(results):
         ours = rows[0]
         peers = [row for row in rows if not row.ours]
         ratios = [(found, row.contestant) for row in peers if (found := ratio(ours, row)) is not None]
@@ -78,20 +78,33 @@ def times(value: float) -> str:
 
 def show(results: Sequence[Result]) -> None:
     """Print a table per metric."""
-    for rows in _by_metric(results):
+    for rows in by_metric(results):
         first = rows[0]
-        better = "higher" if first.metric.higher_is_better else "lower"
-        title = f"{first.bench} · {first.case} · {first.metric.name} ({first.metric.unit}, {better} is better)"
-        many = any(len(row.values) >= MANY for row in rows)
-        header = [
-            "",
-            "median",
-            *(["p99", "max"] if many else ["worst", "best"]),
-            "ours is",
-            "rounds",
-            "remarks",
-        ]
-        grid(title, header, [_cells(row, first, many) for row in rows])
+        grid(f"{first.bench} · {first.case} · {described(first)}", *lines(rows))
+
+
+def by_metric(results: Iterable[Result]) -> Iterator[list[Result]]:
+    """Yield the results of each case and metric."""
+    for _, rows in groupby(results, key=lambda row: (row.bench, row.case, row.metric.name)):
+        yield list(rows)
+
+
+def described(row: Result) -> str:
+    """Return the metric with its unit, and which way is better."""
+    better = "higher" if row.metric.higher_is_better else "lower"
+    return f"{row.metric.name} ({row.metric.unit}, {better} is better)"
+
+
+def lines(rows: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of one metric."""
+    many = any(is_many(row) for row in rows)
+    header = ["", "median", *(["p99", "max"] if many else ["worst", "best"]), "ours is", "rounds", "remarks"]
+    return header, [_cells(row, rows[0], many) for row in rows]
+
+
+def is_many(row: Result) -> bool:
+    """Return whether there are so many values that their p99 says something."""
+    return row.figures is not None and row.figures.count >= MANY
 
 
 def grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -111,11 +124,6 @@ def grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
     for row in [header, *rows]:
         cells: list[Any] = [row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]]
         print("  " + "  ".join(cells).rstrip())
-
-
-def _by_metric(results: Iterable[Result]) -> Iterator[list[Result]]:
-    for _, rows in groupby(results, key=lambda row: (row.bench, row.case, row.metric.name)):
-        yield list(rows)
 
 
 def _cells(row: Result, ours: Result, many: bool) -> list[str]:
