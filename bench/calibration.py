@@ -83,7 +83,9 @@ class _Echo:
 
     def __enter__(self) -> _Echo:
         command = [sys.executable, "-I", "-S", "-c", _ECHO]
-        self._process = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pipe = subprocess.PIPE
+        # In a session of its own, where Ctrl-C does not reach it: it ends with us, as its pipe does.
+        self._process = subprocess.Popen(command, bufsize=0, stdin=pipe, stdout=pipe, start_new_session=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._there, self._back = self._process.stdin.fileno(), self._process.stdout.fileno()

@@ -2,8 +2,10 @@
 
     pace    = how fast the machine is now / how fast it was then      by the loop that is nearest to the row
     change  = how many times better the row is, the pace taken out    1: the same
-    room    = 10 %, or more: half the distance of the rounds of both runs, and of the pace's own figures, each in
-              parts of its median; a row of one or two rounds has at least 25 %, since nobody knows
+    room    = 10 %, or more, in parts of the median: half the distance of the rounds of each run, at least a half for
+              one or two rounds, since nobody knows; half that of the pace's own figures; and half of what the paces
+              by the three loops differ by, because then something else was at work than a slower machine. Where they
+              differ by a factor of 2, nothing is said of speeds: "unsure"
 
 A row of ours is a regression when its change is below 1 / (1 + room). Peers are shown, since one that changed as much
 says that it was the machine after all; they never regress. What is not a speed (bytes, shares, counts) has no pace.
@@ -21,14 +23,21 @@ from bench import calibration
 from bench.calibration import CPU, MEMORY, PIPE
 from bench.harness import Result
 from bench.history import Run
+from bench.machine import NOISY
+from bench.table import figure, grid, times
 
 FLOOR = 0.10  # what nobody should call a regression, however still the machine was
-UNKNOWN = 0.25  # room of a row of one or two rounds
+UNKNOWN = 0.5  # room of a row of one or two rounds
 FEW = 3  # rounds, from which on their distance says something
 REGRESSION, BETTER, SAME, GONE, NEW, NO_RATIO = "REGRESSION", "better", "same", "missing", "new", "no ratio"
+WORSE, UNSURE = "worse", "unsure"  # worse: a peer's
+DISAGREE = 2.0  # from which on the paces by two loops cannot both be the machine's
 _TIMES = ("ns", "µs", "us", "ms", "s")
 _LARGE = re.compile(r"\b\d[\d,]* ?[MG]i?B\b")
 _LARGE_BYTES = 1 << 20
+
+
+HEADER = ("", "then", "now", "unit", "pace", "change", "room", "verdict")
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class _Pace:
+    """How many times as fast the machine is now, by one loop; None: nobody knows, or it does not matter."""
+
+    factor: float | None = None
+    room: float = 0.0  # how unsure that is
+    unsure: bool = False  # so much that it is no use
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two runs, row by row."""
 
@@ -72,6 +90,10 @@ class Comparison:
         """Those of ours that are worse, the worst first."""
         found = [one for one in self.changes if one.verdict == REGRESSION]
         return sorted(found, key=lambda one: one.change or 0.0)
+
+    def count(self, verdict: str) -> int:
+        """Return how many rows have this verdict."""
+        return sum(one.verdict == verdict for one in self.changes)
 
 
 def compare(earlier: Run, later: Run, benches: Sequence[str] = ()) -> Comparison:
@@ -96,6 +118,8 @@ def kind_of(row: Result) -> str:
     """
     metric = row.metric
     unit = metric.unit.split()[0] if metric.unit else ""
+    if metric.unit == "% of a core":  # the same work is a larger share of a slower one
+        return CPU
     if "/s" not in unit and unit not in _TIMES:
         return ""
     in_bytes = metric.size is not None and metric.axis == "bytes"
@@ -111,27 +135,47 @@ def spread(by_round: Sequence[float]) -> float:
     return found if len(by_round) >= FEW else max(UNKNOWN, found)
 
 
-def _change(before: Result | None, now: Result | None, paces: Mapping[str, tuple[float, float]]) -> Change:
+def cells(one: Change) -> list[str]:
+    """Return the row of a change, under HEADER."""
+    shown = [figure(row.figures.median) if row and row.figures else "-" for row in (one.before, one.now)]
+    pace = f"{times(one.pace)} {one.kind}" if one.pace else ""
+    change = times(one.change) if one.change else ""
+    room = f"± {one.room:.0%}" if one.room else ""
+    return [one.name, *shown, one.row.metric.unit, pace, change, room, f"{one.verdict} {one.why}".strip()]
+
+
+def show(found: Comparison) -> None:
+    """Print the rows that changed, or that only one run has, and how many did not."""
+    told = [one for one in found.changes if one.verdict != SAME]
+    told.sort(key=lambda one: (one.verdict != REGRESSION, one.change or 1.0))
+    title = f"{found.later.title} against {found.earlier.title}, the machine's pace taken out"
+    grid(title, HEADER, [cells(one) for one in told])
+    print(*found.remarks, sep="\n")
+    counts = f"{found.count(SAME)} rows are the same, {found.count(REGRESSION)} of ours are worse"
+    print(f"{counts}, {found.count(GONE)} are missing, {found.count(UNSURE)} cannot be said.")
+
+
+def _change(before: Result | None, now: Result | None, paces: Mapping[str, _Pace]) -> Change:
     if before is None or now is None:
         return Change(before, now, NEW if before is None else GONE)
     if before.figures is None or now.figures is None:
         return _without_figures(before, now)
     kind = kind_of(now)
-    pace, unsure = paces.get(kind, (None, 0.0))
+    pace = paces.get(kind, _Pace())
     then, later = before.figures.median, now.figures.median
-    room = max(FLOOR, spread(before.by_round) + spread(now.by_round) + unsure)
+    room = max(FLOOR, spread(before.by_round) + spread(now.by_round) + pace.room)
     if then <= 0 or later <= 0:
         return _from_or_to_nothing(before, now)
     change = later / then if now.metric.higher_is_better else then / later
-    change /= pace or 1.0
+    change /= pace.factor or 1.0
     verdict = SAME
-    if change > 1 + room:
+    if pace.unsure:
+        verdict = UNSURE
+    elif change > 1 + room:
         verdict = BETTER
-    elif change < 1 / (1 + room) and now.ours:
-        verdict = REGRESSION
     elif change < 1 / (1 + room):
-        verdict = "worse"  # a peer
-    return Change(before, now, verdict, change, room, pace, kind)
+        verdict = REGRESSION if now.ours else WORSE
+    return Change(before, now, verdict, change, room, pace.factor, kind)
 
 
 def _without_figures(before: Result, now: Result) -> Change:
@@ -147,17 +191,20 @@ def _from_or_to_nothing(before: Result, now: Result) -> Change:
     if min(len(then), len(later)) < 2 or (max(then) >= min(later) and max(later) >= min(then)):
         return Change(before, now, NO_RATIO, why="a figure is 0")
     worse = (min(later) > max(then)) != now.metric.higher_is_better
-    verdict = BETTER if not worse else REGRESSION if now.ours else "worse"
+    verdict = BETTER if not worse else REGRESSION if now.ours else WORSE
     return Change(before, now, verdict, why="0 in all rounds of one run, and in none of the other")
 
 
-def _paces(earlier: Run, later: Run, bench: str) -> dict[str, tuple[float, float]]:
-    """Return by kind how many times as fast the machine is now around that bench, and how unsure that is."""
+def _paces(earlier: Run, later: Run, bench: str) -> dict[str, _Pace]:
+    """Return by kind how many times as fast the machine is now around that bench."""
     then, now = calibration.around(earlier.calibration, bench), calibration.around(later.calibration, bench)
     if not then or not now:
         return {}
+    paces = {kind: median(now[kind]) / median(then[kind]) for kind in now}
+    differ = max(paces.values()) / min(paces.values())
     return {
-        kind: (median(now[kind]) / median(then[kind]), _quartiles(then[kind]) + _quartiles(now[kind])) for kind in now
+        kind: _Pace(pace, _quartiles(then[kind]) + _quartiles(now[kind]) + (differ - 1) / 2, differ >= DISAGREE)
+        for kind, pace in paces.items()
     }
 
 
@@ -181,6 +228,9 @@ def _remarks(earlier: Run, later: Run) -> list[str]:
         there, here = earlier.facts.get(fact), later.facts.get(fact)
         if there != here:
             remarks.append(f"Other {shown}: {there} then, {here} now. The calibration bridges pace, not architecture.")
+    loads = [run.facts.get("load_before", 0.0) for run in (earlier, later)]
+    if max(loads) > NOISY:
+        remarks.append(f"The machine was not quiet: load average {loads[0]} then, {loads[1]} now, when they began.")
     return remarks
 
 

@@ -96,6 +96,11 @@ class Result:
         """Over all values of all rounds; None when there is no figure."""
         return self.kept or (percentiles(self.values) if self.values else None)
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether it fails the run: a wrong answer of anybody, or no figure of ours."""
+        return self.wrong or (self.ours and self.status != "ok")
+
     def as_json(self) -> dict[str, Any]:
         """Return the row for the JSON file."""
         figures = self.figures

@@ -17,7 +17,6 @@ from typing import Any
 
 from bench.calibration import Reading
 from bench.harness import Result
-from bench.requirements import Verdict
 
 
 class NotARunError(Exception):
@@ -32,7 +31,7 @@ class Run:
     quick: bool
     results: Sequence[Result] = ()
     calibration: Sequence[Reading] = ()
-    requirements: Sequence[Mapping[str, Any]] = ()  # as `marks` gives them
+    requirements: Sequence[Mapping[str, Any]] = ()  # as requirements.marks gives them
     summary: Sequence[str] = ()
     about: Mapping[str, str] = field(
         default_factory=dict
@@ -73,11 +72,6 @@ class Run:
         unfinished.replace(path)
 
 
-def marks(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """Return the requirements with what was measured, for the file."""
-    return [vars(one.requirement) | {"measured": one.measured, "met": one.met, "why": one.why} for one in verdicts]
-
-
 def read(path: Path) -> Run:
     """Return the run in a file; what an earlier version did not write is as if it were not known.
 
@@ -86,7 +80,7 @@ def read(path: Path) -> Run:
     try:
         found = json.loads(path.read_text())
         return Run(
-            found["facts"] | {"date": found["facts"]["date"], "commit": found["facts"]["commit"]},
+            {"date": found["facts"]["date"], "commit": found["facts"]["commit"]} | found["facts"],
             found["quick"],
             [Result.from_json(row) for row in found["results"]],
             [Reading.from_json(reading) for reading in found.get("calibration", [])],

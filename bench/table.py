@@ -64,8 +64,8 @@ def comparisons(results: Iterable[Result]) -> list[Comparison]:
 
 
 def figure(value: float) -> str:
-    """Return a number with three digits that count: 1.85 M, 62.1 k, 4.12."""
-    for size, sign in ((1e6, " M"), (1e3, " k")):
+    """Return a number with three digits that count: 28.4 G, 1.85 M, 62.1 k, 4.12."""
+    for size, sign in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= 0.9995 * size:
             return f"{_three(value / size)}{sign}"
     return _three(value)
@@ -141,6 +141,8 @@ def _cells(row: Result, ours: Result, many: bool) -> list[str]:
 
 def _three(value: float) -> str:
     size = abs(value)
+    if 0 < size < 0.0995:
+        return f"{value:.2g}"
     return f"{value:.0f}" if size >= 99.95 or value == 0 else f"{value:.1f}" if size >= 9.995 else f"{value:.2f}"
 
 
