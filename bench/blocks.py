@@ -42,6 +42,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     stressed: int | None = None  # the row of ours
+    folded: str = ""  # the title under which it is hidden until a reader opens it
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from bench.harness import Result
 from bench.table import LEVEL, figure, grid, ratio, times
 
+_SIZE = re.compile(r"(?<![\w.,])\d[\d,.]*( ?[kKMG]?i?B)?(?!\w)")  # a number of its own in a name
+
 
 def is_one(results: Sequence[Result]) -> bool:
     """Return whether these are the results of a curve."""
@@ -18,12 +21,32 @@ def is_one(results: Sequence[Result]) -> bool:
 
 
 def show(results: Sequence[Result]) -> None:
-    """Print the curve of one case, and below it what it says."""
-    first = results[0]
-    better = "higher" if first.metric.higher_is_better else "lower"
-    title = f"{first.bench} · {first.case} ({first.metric.unit}, medians, {better} is better)"
-    grid(title, *lines(results))
-    print(*absent(results), *verdicts(results), sep="\n")
+    """Print the curves of one case, and below each what it says."""
+    for found in split(results):
+        first = found[0]
+        grid(f"{first.bench} · {first.case} ({described(first)})", *lines(found))
+        print(*absent(found), *verdicts(found), sep="\n")
+
+
+def described(row: Result) -> str:
+    """Return what a curve shows, and which way is better."""
+    better = "higher" if row.metric.higher_is_better else "lower"
+    return f"{series(row)} {row.metric.unit}, medians, {better} is better".strip()
+
+
+def split(results: Sequence[Result]) -> list[list[Result]]:
+    """Return the curves among the results of a case: each of one unit, and of one series where there are several."""
+    sized = [row for row in results if row.metric.size is not None]
+    several = len({(row.contestant, row.metric.unit, row.metric.size) for row in sized}) < len(sized)
+    found: dict[tuple[str, str, str], list[Result]] = {}
+    for row in sized:
+        found.setdefault((row.metric.unit, row.metric.axis, series(row) if several else ""), []).append(row)
+    return list(found.values())
+
+
+def series(row: Result) -> str:
+    """Return the name of a metric without its size: "p99" of "p99 of 1,000"; "" where it is the size alone."""
+    return re.sub(r" (of|at|with|for)$", "", " ".join(_SIZE.sub("", row.metric.name).split()))
 
 
 def lines(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
@@ -61,8 +84,9 @@ def summary(results: Sequence[Result]) -> list[str]:
     """Return the verdicts on all curves among the results, each with its bench and case."""
     lines = []
     for (bench, case), rows in groupby(results, key=lambda row: (row.bench, row.case)):
-        if is_one(curve := list(rows)):
-            lines += [f"{bench} · {case}: {verdict}" for verdict in verdicts(curve)]
+        for found in split(list(rows)):
+            where = " · ".join(filter(None, (bench, case, series(found[0]))))
+            lines += [f"{where}: {verdict}" for verdict in verdicts(found)]
     return lines
 
 

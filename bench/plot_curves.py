@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from bench import curve
 from bench.harness import Result
-from bench.plot_style import DASHES, MARKERS, OTHERS, OURS, SETTING, Canvas, style
+from bench.plot_style import DASHES, MARKERS, OTHERS, OURS, SETTING, Canvas, label, style
 from bench.table import figure
 
 _TICKS = 12  # sizes, up to which each has its name at the axis
 _FAR = 8  # a span from which on an axis of sizes is logarithmic
 _WIDE = 5  # and one of values
-_SIZE = re.compile(r"[\d,.]+( ?[kKMG]i?B| ?B)?\b")
-
-
-def of(rows: Sequence[Result]) -> list[list[Result]]:
-    """Return the curves among the rows of a case: those of one unit, and of one name apart from the size in it."""
-    sized = [row for row in rows if row.metric.size is not None]
-    found: dict[Hashable, list[Result]] = {}
-    several = len({(row.contestant, row.metric.unit, row.metric.size) for row in sized}) < len(sized)
-    for row in sized:
-        key = row.metric.unit, row.metric.axis, _without_size(row) if several else ""
-        found.setdefault(key, []).append(row)
-    return list(found.values())
 
 
 def draw(curves: Sequence[Sequence[Result]]) -> str:
@@ -75,10 +63,6 @@ def _draw_line(place: Any, name: str, points: Sequence[Result], look: dict[str, 
         place.fill_between(sizes, low, high, color=look["color"], alpha=0.16, linewidth=0)
 
 
-def _without_size(row: Result) -> str:
-    return " ".join(_SIZE.sub("", row.metric.name).split())
-
-
 def _axes(place: Any, rows: Sequence[Result]) -> None:
     metric = rows[0].metric
     names = {row.metric.size: row.metric.name for row in rows}
@@ -93,13 +77,12 @@ def _axes(place: Any, rows: Sequence[Result]) -> None:
     else:
         place.set_ylim(bottom=0)
     step = -(-len(sizes) // _TICKS)
-    short = all(len(name) <= 10 for name in names.values())
+    short = all(len(name) <= 12 for name in names.values())
     place.set_xticks(sizes[::step], [names[size] if short else f"{size:,}" for size in sizes[::step]], minor=False)
     place.set_xticks([], minor=True)
-    place.yaxis.set_major_formatter(lambda value, _: figure(value))
-    place.yaxis.set_minor_formatter(lambda value, _: "")
+    label(place.yaxis, min(values, default=0.0), max(values, default=0.0), figure, logarithmic=wide)
     better = "higher" if metric.higher_is_better else "lower"
-    place.set_title(f"{_without_size(rows[0]) or metric.unit}: {better} is better")
+    place.set_title(f"{curve.series(rows[0]) or metric.unit}: {better} is better")
     place.set_xlabel(f"{metric.axis}{', logarithmic' if far else ''}")
     place.set_ylabel(f"{metric.unit}{', logarithmic' if wide else ''}")
 

@@ -13,7 +13,7 @@ from bench.calibration import UNITS
 from bench.compare import kind_of
 from bench.harness import Result
 from bench.history import Run
-from bench.plot_style import INK, LOST, MARKERS, MUTED, OTHERS, OURS, RULE, Canvas, cut, style
+from bench.plot_style import INK, LOST, MARKERS, MUTED, OTHERS, OURS, RULE, Canvas, cut, label, style
 from bench.requirements import AT_LEAST
 from bench.table import LEVEL, Comparison, times
 
@@ -91,7 +91,7 @@ def _share(mark: Mapping[str, Any]) -> float | None:
     return min(target / measured, _FAR) if measured else _FAR
 
 
-def _dots(lines: Sequence[tuple[str, float, bool, str]], label: str, words: tuple[str, str]) -> str:
+def _dots(lines: Sequence[tuple[str, float, bool, str]], title: str, words: tuple[str, str]) -> str:
     with style():
         canvas = Canvas([1.0 + _LINE * len(lines)])
         place = canvas.panels[0]
@@ -114,9 +114,8 @@ def _dots(lines: Sequence[tuple[str, float, bool, str]], label: str, words: tupl
         place.tick_params(axis="y", length=0, labelsize=8)
         place.set_ylim(len(lines) - 0.4, -0.6)
         place.grid(visible=False, axis="y")
-        place.xaxis.set_major_formatter(lambda value, _: times(value))
-        place.xaxis.set_minor_formatter(lambda value, _: "")
-        place.set_xlabel(label)
+        label(place.xaxis, low, high, times, logarithmic=True)
+        place.set_xlabel(title)
         _legend_once(place)
         return canvas.svg()
 
@@ -148,8 +147,7 @@ def _line(runs: Sequence[Run], wanted: Result) -> tuple[str, list[tuple[int, flo
         good = row.figures.median if row.metric.higher_is_better else 1 / row.figures.median
         points.append((place, good / pace))
     base = points[0][1] if points else 1.0
-    metric = "" if wanted.metric.name in wanted.case else f" · {wanted.metric.name}"
-    return f"{wanted.case}{metric}", [(place, value / base) for place, value in points]
+    return f"{wanted.case} · {wanted.metric.name}", [(place, value / base) for place, value in points]
 
 
 def _is_same(row: Result, wanted: Result) -> bool:
@@ -169,7 +167,7 @@ def _draw_history(place: Any, lines: Mapping[str, Sequence[tuple[int, float]]], 
     place.axhline(1, color=RULE, linewidth=1)
     values = [value for points in lines.values() for _, value in points]
     low, high = min(0.8, *values), max(1.25, *values)
-    if high / low > 10:
+    if wide := high / low > 10:
         place.set_yscale("log")
     else:
         place.set_ylim(low * 0.95, high * 1.05)
@@ -178,8 +176,7 @@ def _draw_history(place: Any, lines: Mapping[str, Sequence[tuple[int, float]]], 
     labels = [f"{runs[number].date[5:]}\n{str(runs[number].facts['commit'])[:7]}" for number in shown]
     place.set_xticks(list(shown), labels, fontsize=8)
     place.set_xlim(-0.3, len(runs) - 0.7)
-    place.yaxis.set_major_formatter(lambda value, _: times(value))
-    place.yaxis.set_minor_formatter(lambda value, _: "")
+    label(place.yaxis, low, high, times, logarithmic=wide)
     place.set_ylabel("times the first, higher is better")
     longest = max(map(len, lines))
     place.figure.legend(loc="outside lower center", ncols=1 if longest > 44 else 2 if longest > 20 else 3)

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,6 +95,15 @@ def style() -> Iterator[None]:
     matplotlib: Any = importlib.import_module("matplotlib")
     with matplotlib.rc_context(_SETTINGS):
         yield
+
+
+def label(axis: Any, low: float, high: float, shown: Callable[[float], str], *, logarithmic: bool) -> None:
+    """Write numbers along an axis; along a logarithmic one of less than two decades also between the powers of ten."""
+    if logarithmic and high < 100 * low:
+        ticker: Any = importlib.import_module("matplotlib.ticker")
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(lambda value, _: shown(value))
+    axis.set_minor_formatter(lambda value, _: "")
 
 
 def cut(text: str, most: int) -> str:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from bench import plot_curves
+from bench import curve, plot_curves
 from bench.blocks import Figure
 from bench.harness import Result
-from bench.plot_style import INK, MUTED, OURS, PEER, SETTING, Canvas, cut, style
+from bench.plot_style import INK, MUTED, OURS, PEER, SETTING, Canvas, cut, label, style
 from bench.table import figure, is_many
 
 WIDE = 30  # a span from which on an axis is logarithmic
@@ -51,7 +51,7 @@ def of_case(rows: Sequence[Result]) -> list[Figure]:
     panels = [panel for panel in _panels(_plain(rows)) if len(panel.rows) > 1]
     if panels:
         found.append(Figure(stem, _bars(panels), _caption(panels)))
-    if found_curves := plot_curves.of(rows):
+    if found_curves := curve.split(rows):
         text = f"Medians{BAND if _has_rounds(rows) else ONE}"
         found.append(Figure(f"{stem}-curve", plot_curves.draw(found_curves), text))
     return found
@@ -75,7 +75,7 @@ def _panels(rows: Sequence[Result]) -> list[_Panel]:
         if any(row.figures for row in some):
             names = [row.metric.name if alone else row.contestant for row in some]
             better = "higher" if some[0].metric.higher_is_better else "lower"
-            title = f"{some[0].contestant if alone else some[0].metric.name}: {better} is better"
+            title = f"{some[0].metric.unit if alone else some[0].metric.name}: {better} is better"
             panels.append(_Panel(title, some[0].metric.unit, some, names, rows[0].contestant))
     return panels
 
@@ -132,8 +132,7 @@ def _draw_bars(place: Any, panel: _Panel) -> None:
     place.set_ylim(len(panel.rows) - 0.4, -0.6)
     place.tick_params(axis="y", length=0)
     place.grid(visible=False, axis="y")
-    place.xaxis.set_major_formatter(lambda value, _: figure(value))
-    place.xaxis.set_minor_formatter(lambda value, _: "")
+    label(place.xaxis, low, high, figure, logarithmic=wide)
     place.set_title(panel.title)
     place.set_xlabel(f"{panel.unit}{', logarithmic' if wide else ''}")
 

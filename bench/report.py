@@ -10,51 +10,27 @@ Pure but for the pictures, which matplotlib draws; where it is not installed the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
-from statistics import median
 
 from bench import (
-    calibration,
-    compare,
     curve,
-    plot_curves,
     plot_overview,
     plot_style,
-    plots,
+    report_benches,
     report_html,
     report_markdown,
+    report_runs,
     requirements,
     table,
 )
-from bench.blocks import Block, Folded, Heading, Items, Table, Text
-from bench.calibration import UNITS
+from bench.blocks import Block, Heading, Items, Table, Text
 from bench.compare import Comparison
-from bench.harness import Result
 from bench.history import Run
 from bench.machine import NOISY
 from bench.plot_style import EXTRA
-from bench.table import figure, times
 
 FOLDER = Path("bench-report")
 RUNS = "runs"  # the history, in the report's folder
-_METHOD = (
-    "Each trial is a process of its own, which checks its own answers: what is wrong has no figure. A round runs each "
-    "contestant once, and the order rotates from round to round, so that noise hits all alike; nothing of one is alive "
-    "while another is measured. Figures are medians over all values of all rounds. “Worst” and “best” are single "
-    "values; where there are a hundred values or more, p99 and the largest stand in their place. “Ours is” says how "
-    "many times as good as that contestant ours is, by the medians: more than 1 is for us, whichever way is better.",
-    "Figures are for comparing within this report: another machine, or this one on another day, has others. A fixed "
-    "loop of plain Python, one of copied memory and one of a pipe between two processes are timed ahead of each bench "
-    "and at the end (the calibration), so that runs can be compared with the machine's own pace taken out.",
-)
-_HOW_COMPARED = (
-    "“Pace” is how fast the machine was now against then, by the calibration's loop nearest to the row; “change” is "
-    "how many times better the row is with that taken out. It counts when it is beyond “room”: the spread of the "
-    "rounds in both runs and of the calibration, and never less than 10 %. Where the three loops differ by a factor "
-    "of 2, nothing is said (“unsure”). Peers do not regress; one that changed as much as ours says that it was the "
-    "machine."
-)
 
 
 def write(run: Run, folder: Path, earlier: Sequence[Run] = (), against: Comparison | None = None) -> list[Path]:
@@ -75,10 +51,10 @@ def blocks_of(run: Run, earlier: Sequence[Run] = (), against: Comparison | None 
         _contents(run),
         _requirements(run),
         _against_peers(run),
-        compared(against) if against else [],
-        *(_bench(run, bench, runs) for bench in run.benches),
-        _history(runs),
-        _machine(run),
+        report_runs.compared(against) if against else [],
+        *(report_benches.part(run, bench, runs) for bench in run.benches),
+        report_runs.before(runs),
+        report_runs.method(run),
     ]
     return [block for part in parts for block in part]
 
@@ -132,7 +108,8 @@ def _summary(run: Run) -> list[Block]:
     if lost:
         blocks += [Heading(3, "Where we lose"), Items(lost)]
     if curves:
-        blocks += [Heading(3, "What the curves say"), Items(curves)]
+        worse = [line for line in curves if not line.endswith("at no size.")]
+        blocks += [Heading(3, "On curves"), Items(worse or ["On all curves ours is the best at all sizes."])]
     return blocks
 
 
@@ -142,8 +119,12 @@ def _comparisons(run: Run) -> list[table.Comparison]:
 
 
 def _contents(run: Run) -> list[Block]:
-    lines = [f"{bench}: {_question(run, bench)}".removesuffix(": ") for bench in run.benches]
-    return [Heading(2, "What was asked"), Items(lines, [_title(bench) for bench in run.benches])] if lines else []
+    lines = [f"{bench}: {report_benches.question(run, bench)}".removesuffix(": ") for bench in run.benches]
+    return (
+        [Heading(2, "What was asked"), Items(lines, [report_benches.title(bench) for bench in run.benches])]
+        if lines
+        else []
+    )
 
 
 def _requirements(run: Run) -> list[Block]:
@@ -161,124 +142,3 @@ def _against_peers(run: Run) -> list[Block]:
     if not plot_style.is_there() or not (pictures := plot_overview.of_comparisons(_comparisons(run))):
         return []
     return [Heading(2, "Beside the best peer"), *pictures]
-
-
-def _bench(run: Run, bench: str, runs: Sequence[Run]) -> list[Block]:
-    about = run.about.get(bench, "")
-    question, _, rest = about.partition("\n")
-    found: list[Block] = [Heading(2, _title(bench))]
-    if question:
-        found.append(Text(question))
-    if rest.strip():
-        found.append(Folded("How it is done, and what answer would change our minds", rest.strip("\n")))
-    for _, rows in groupby(run.of(bench), key=lambda row: row.case):
-        found += _case(list(rows))
-    if plot_style.is_there() and (pictures := plot_overview.of_history(runs, bench)):
-        found += [Heading(3, "Over the runs"), *pictures]
-    return found
-
-
-def _case(rows: list[Result]) -> list[Block]:
-    found: list[Block] = [Heading(3, rows[0].case)]
-    if plot_style.is_there():
-        found += plots.of_case(rows)
-    for its in table.by_metric(row for row in rows if row.metric.size is None):
-        header, lines = table.lines(its)
-        found += [Heading(4, table.described(its[0])), Table(header, lines, stressed=0)]
-    for its in plot_curves.of(rows):
-        better = "higher" if its[0].metric.higher_is_better else "lower"
-        found += [Heading(4, f"{its[0].metric.unit}, medians, {better} is better"), Table(*curve.lines(its))]
-        if said := [*curve.absent(its), *curve.verdicts(its)]:
-            found.append(Items(said))
-    return found
-
-
-def compared(found: Comparison) -> list[Block]:
-    """Return what a comparison with an earlier run says: each row that changed, then those that did not."""
-    regressions = found.regressions
-    text = f"{len(regressions)} regressions" if regressions else "No regression"
-    blocks: list[Block] = [
-        Heading(2, "Compared with an earlier run"),
-        Text(
-            f"{found.later.title} against {found.earlier.title}: {text} among {len(found.changes)} rows, "
-            f"{found.count(compare.GONE)} missing, {found.count(compare.UNSURE)} of which nothing can be said."
-        ),
-        Text(
-            _HOW_COMPARED,
-            "muted",
-        ),
-    ]
-    if found.remarks:
-        blocks.append(Items(found.remarks))
-    order = [compare.WORSE, compare.BETTER, compare.GONE, compare.NEW, compare.NO_RATIO, compare.UNSURE]
-    told = [*regressions, *(one for name in order for one in found.changes if one.verdict == name)]
-    if told:
-        blocks.append(Table(compare.HEADER, [compare.cells(one) for one in told]))
-    same = [compare.cells(one) for one in found.changes if one.verdict == compare.SAME]
-    if same:
-        blocks += [Heading(3, f"{len(same)} rows that did not change"), Table(compare.HEADER, same)]
-    return blocks
-
-
-def _history(runs: Sequence[Run]) -> list[Block]:
-    if len(runs) < 2:
-        return []
-    rows = []
-    for run in reversed(runs):
-        load = " → ".join(str(run.facts[key]) for key in ("load_before", "load_after") if key in run.facts)
-        paces = [_pace(run, kind) for kind in UNITS]
-        rows.append([run.date, *paces, load, str(len(run.benches)), str(run.facts["commit"])])
-    header = ["run, UTC", *(f"{kind}, {unit}" for kind, unit in UNITS.items()), "load", "benches", "commit"]
-    return [
-        Heading(2, "Runs on this machine"),
-        Text("The newest first, with the pace of the machine by the calibration's three loops."),
-        *(plot_overview.of_pace(runs) if plot_style.is_there() else []),
-        Table(header, rows),
-    ]
-
-
-def _pace(run: Run, kind: str) -> str:
-    found = calibration.around(run.calibration, "")
-    return figure(median(found[kind])) if found else "-"
-
-
-def _machine(run: Run) -> list[Block]:
-    facts = run.facts
-    shown = (
-        "date",
-        "commit",
-        "processor",
-        "cores",
-        "memory",
-        "system",
-        "python",
-        "load_before",
-        "load_after",
-        "duration",
-    )
-    rows = [[name.replace("_", " "), str(facts[name])] for name in shown if name in facts]
-    versions = [[name, str(version)] for name, version in facts.get("versions", {}).items()]
-    found: list[Block] = [
-        Heading(2, "How it was measured"),
-        *map(Text, _METHOD),
-        Heading(3, "Machine"),
-        Table(["", ""], rows),
-        Heading(3, "Versions"),
-        Table(["", ""], versions),
-    ]
-    if run.calibration:
-        lines = [[one.before, *(figure(median(one.values[kind])) for kind in UNITS)] for one in run.calibration]
-        header = ["before", *(f"{kind}, {unit}" for kind, unit in UNITS.items()), "cpu against the first"]
-        first = median(run.calibration[0].values["cpu"])
-        for line, one in zip(lines, run.calibration, strict=True):
-            line.append(times(median(one.values["cpu"]) / first))
-        found += [Heading(3, "Pace of the machine meanwhile"), Table(header, lines)]
-    return found
-
-
-def _title(bench: str) -> str:
-    return f"Bench {bench}"
-
-
-def _question(run: Run, bench: str) -> str:
-    return run.about.get(bench, "").partition("\n")[0]

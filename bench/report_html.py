@@ -74,7 +74,9 @@ def _written(block: Block) -> str:
         case Items():
             return _items(block)
         case Table():
-            return _table(block)
+            table = _table(block)
+            title = f"<summary>{escape(block.folded)}</summary>"
+            return f"<details>{title}{table}</details>" if block.folded else table
         case Figure():
             picture = inline(block.svg, block.name).replace(
                 "<svg", f'<svg role="img" aria-label="{escape(block.caption)}"', 1

@@ -35,7 +35,9 @@ def _written(block: Block) -> str:
             linked = zip(block.lines, block.links, strict=True)
             return "\n".join(f"- [{_escaped(line)}](#{Heading(2, link).anchor})" for line, link in linked)
         case Table():
-            return _table(block)
+            table = _table(block)
+            title = f"<details><summary>{block.folded}</summary>"
+            return f"{title}\n\n{table}\n\n</details>" if block.folded else table
         case Figure():
             return f"![{_escaped(block.caption)}]({PICTURES}/{block.name}.svg)\n\n*{_escaped(block.caption)}*"
         case Folded():

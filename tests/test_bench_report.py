@@ -1,21 +1,17 @@
-"""The report of a run: what it tells, that it stands alone, and that it is written when a run is cut short."""
+"""The report of a run: what it tells, that it stands alone, and that all benches can be drawn."""
 
 import re
-import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from bench import __main__ as command
 from bench import (
-    calibration,
     compare,
-    harness,
+    curve,
     history,
     outputs,
     plot_style,
@@ -23,78 +19,12 @@ from bench import (
     report,
     report_html,
     report_markdown,
-    requirements,
+    report_runs,
 )
 from bench.blocks import Figure, Folded, Heading, Items, Table, Text
-from bench.calibration import Reading
-from bench.harness import ROOT, Case, Contestant, Metric, Result
+from bench.harness import ROOT, Metric
 from bench.history import Run
-
-RATE = Metric("rate", "messages/s")
-TRIP = Metric("round trip", "µs", higher_is_better=False)
-HELD = Metric("memory", "bytes/agent", higher_is_better=False)
-ABOUT = {"ask_many": "How many?\n\n::\n\n    here ── <there> & back\n\nWhat would change our minds: a lot."}
-FACTS = {
-    "date": "2026-01-02T03:04:05+00:00",
-    "commit": "abc_def",
-    "processor": "a processor",
-    "cores": 2,
-    "system": "Linux",
-    "python": "CPython 3",
-    "load_before": 3.0,
-    "versions": {"shm-fabric": "0.1.0"},
-}
-MARK = {
-    "name": "a <requirement>",
-    "bench": "ask_many",
-    "case": "bytes",
-    "metric": "rate",
-    "target": 100.0,
-    "unit": "messages/s",
-    "direction": requirements.AT_LEAST,
-    "peer": "",
-    "measured": 50.0,
-    "met": False,
-    "why": "",
-}
-
-
-def row(
-    metric: Metric, name: str, *values: float, case: str = "bytes", status: str = "ok", bench: str = "ask_many"
-) -> Result:
-    return Result(
-        bench, case, metric, name, name.startswith("fabric"), status, False, [*values], len(values), "a note", [*values]
-    )
-
-
-def a_run(day: int = 2, *more: Result) -> Run:
-    sizes = (64, 4_096, 1 << 20)
-    curve = [
-        row(Metric(f"{size:,} B", "µs", higher_is_better=False, size=size), name, size / 50, size / 40, case="sizes")
-        for size in sizes
-        for name in ("fabric", "a peer")
-    ]
-    agents = [
-        row(Metric(f"{what} of {count:,}", "ms", False, count, "agents"), "fabric", count / 10, case="agents")
-        for what in ("p50", "p99")
-        for count in (10, 1_000)
-    ]
-    rows = [
-        *(row(RATE, name, *values) for name, values in (("fabric", (50.0, 55.0)), ("fabric, slow", (5.0, 6.0)))),
-        row(RATE, "a_peer*", 100.0, 120.0),
-        row(RATE, "another", status="no answer within 3 s"),
-        row(RATE, "absent", status="not installed (absent)"),
-        *(row(HELD, name, value) for name, value in (("fabric", 0.0), ("a_peer*", 12.0))),
-        *(row(TRIP, name, *map(float, range(1, 201)), case="trips") for name in ("fabric", "a peer")),
-        *(row(Metric(name, "ms", higher_is_better=False), "fabric", 1.0, case="alone") for name in ("p50", "p99")),
-        *curve,
-        *agents,
-        *more,
-    ]
-    paces = {kind: [1e6, 1.1e6] for kind in calibration.UNITS}
-    readings = [Reading("ask_many", paces), Reading(calibration.END, paces)]
-    facts = FACTS | {"date": f"2026-01-{day:02}T03:04:05+00:00"}
-    return Run(facts, False, rows, readings, [MARK], [], ABOUT)
+from tests.made_up_runs import FACTS, HELD, RATE, a_run, row
 
 
 def text_of(run: Run, *earlier: Run) -> str:
@@ -160,7 +90,7 @@ def test_a_run_that_was_cut_short_says_so() -> None:
 def test_a_comparison_is_a_part_of_the_report() -> None:
     before = a_run(1, row(RATE, "fabric", 90.0, 91.0, 92.0, case="more"), row(RATE, "fabric", 1.0, case="gone"))
     now = a_run(2, row(RATE, "fabric", 40.0, 41.0, 42.0, case="more"))
-    blocks = report.compared(compare.compare(before, now))
+    blocks = report_runs.compared(compare.compare(before, now))
     first, *_ = (block for block in blocks if isinstance(block, Table))
     assert [line[-1] for line in first.rows] == [compare.REGRESSION, compare.GONE, compare.NO_RATIO + " a figure is 0"]
     assert first.rows[0][:3] == ["ask_many · more · rate · fabric", "91.0", "41.0"]
@@ -244,138 +174,35 @@ def test_a_case_of_single_figures_needs_no_picture() -> None:
     )
 
 
-@pytest.fixture
-def one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The command runs two contestants, of which the second waits for ever; it writes `waiting` first."""
-    (tmp_path / "sides.py").write_text(
-        "import time\nfrom pathlib import Path\nfrom bench.sample import Sample\n"
-        "def good():\n    return Sample({'rate': [1.0]})\n"
-        f"def waits():\n    Path({str(tmp_path / 'waiting')!r}).touch()\n    time.sleep(60)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return tmp_path
+def test_a_case_of_several_curves_and_one_contestant_is_told_apart() -> None:
+    agents = [row for row in a_run().results if row.case == "agents"]
+    assert [[one.metric.name for one in found] for found in curve.split(agents)] == [
+        ["p50 of 10", "p50 of 1,000"],
+        ["p99 of 10", "p99 of 1,000"],
+    ]
+    sizes = [row for row in a_run().results if row.case == "sizes"]
+    assert curve.split(sizes) == [sizes]
+    names = ("64 KiB", "1,000", "p99.9 at 10", "10 agents", "p50")
+    shown = [curve.series(row(Metric(name, "µs", False, 10), "fabric")) for name in names]
+    assert shown == ["", "", "p99.9", "agents", "p50"]
 
 
-def sides(*names: str) -> list[Case]:
-    return [Case("a case", (RATE,), tuple(Contestant(name, f"sides:{name}") for name in names), 1)]
-
-
-@pytest.mark.usefixtures("no_plots")
-def test_each_run_is_kept_in_the_history_and_told_in_the_report(
-    one_case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(command, "cases_of", lambda name, quick: sides("good"))
-    folder, file = one_case / "out", one_case / "run.json"
-    assert command.main(["spawn", "--report", str(folder), "--json", str(file)]) == 0
-    (kept,) = (folder / "runs").iterdir()
-    assert kept.read_text() == file.read_text()
-    run = history.read(kept)
-    assert [reading.before for reading in run.calibration] == ["spawn", calibration.END]
-    assert not run.interrupted
-    assert "How many agents a second" in (folder / "report.md").read_text()
-    assert "report.html" in capsys.readouterr().err
-
-    arguments = ["spawn", "--report", str(folder), "--compare", str(file), "--fail-on-regression"]
-    assert command.main(arguments) == 0
-    assert "Compared with an earlier run" in (folder / "report.md").read_text()
-
-
-@pytest.mark.parametrize(("asked", "status"), [([], 0), (["--fail-on-regression"], 1)])
-def test_a_regression_fails_the_run_where_that_is_asked_for(
-    one_case: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str], status: int
-) -> None:
-    monkeypatch.setattr(command, "cases_of", lambda name, quick: sides("good"))
-    monkeypatch.setattr(
-        calibration, "read", lambda before: Reading(before, {kind: [1.0] for kind in calibration.UNITS})
-    )
-    before, now = one_case / "before.json", one_case / "now.json"
-    better = row(RATE, "good", 100.0, case="a case", bench="spawn")
-    better.ours = True
-    Run(FACTS, False, [better], [calibration.read("spawn")]).write(before)
-    assert command.main(["spawn", "--no-report", "--json", str(now), "--compare", str(before), *asked]) == status
-    assert command.main(["compare", str(before), str(now), *asked]) == status
-
-
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        (["spawn", "--compare", "nowhere.json"], "nowhere.json cannot be read"),
-        (["spawn", "--fail-on-regression"], "--compare"),
-        (["compare", "nowhere.json", "nowhere.json"], "nowhere.json cannot be read"),
-        (["report", "nowhere.json"], "nowhere.json cannot be read"),
-    ],
-)
-def test_files_that_cannot_be_compared_with_are_refused_before_anything_is_measured(
-    arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        command.main(arguments)
-    assert stopped.value.code == 2
-    assert why in capsys.readouterr().err
-
-
-def test_a_quick_run_is_not_compared_with_one_that_was_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "before.json"
-    Run(FACTS, False).write(file)
-    with pytest.raises(SystemExit):
-        command.main(["spawn", "--quick", "--compare", str(file)])
-    assert "without --quick" in capsys.readouterr().err
-
-
-PROGRAM = """
-import sys
-from bench import __main__ as command, plot_style
-from bench.harness import Case, Contestant, Metric
-plot_style.is_there = lambda: False
-sides = tuple(Contestant(name, f"sides:{name}") for name in ("good", "waits"))
-rounds = Case("a case", (Metric("rate", "messages/s"),), sides, 1)
-command.cases_of = lambda name, quick: [rounds]
-sys.exit(command.main(["spawn", "memory", "--report", sys.argv[1]]))
+ALL = """
+from bench import __main__ as command, plots
+from bench.harness import Result
+for bench in command.BENCHES:
+    for case in command.cases_of(bench, True):
+        rows = [
+            Result(bench, case.name, metric, one.name, case.is_ours(one), "ok", False, [value, 9], 2, "", [value, 9])
+            for metric in case.metrics
+            for value, one in enumerate(case.contestants, 1)
+        ]
+        assert plots.of_case(rows) or len(rows) == len(case.metrics), (bench, case.name)
 """
 
 
-def test_ctrl_c_leaves_the_report_of_what_there_is(one_case: Path) -> None:
-    folder = one_case / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 30
-    while not (one_case / "waiting").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == command.INTERRUPTED
-    assert "Interrupted" in said
-    assert "Traceback" not in said
-    (kept,) = (folder / "runs").iterdir()
-    run = history.read(kept)
-    assert run.interrupted
-    assert [(one.contestant, one.status) for one in run.results] == [
-        ("good", "ok"),
-        ("waits", "stopped before it was measured"),
-    ]
-    assert "INTERRUPTED" in (folder / "report.md").read_text()
-
-
-def test_an_interrupt_hands_back_the_rounds_there_were(one_case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([{"values": {"rate": [3.0]}}, {"values": {"rate": [5.0]}}])
-
-    def trial(contestant: Contestant, cpus: int | None) -> dict[str, object]:
-        try:
-            return next(answers)
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr(harness, "run_trial", trial)
-    case = Case("a case", (RATE,), (Contestant("good", "sides:good"),), rounds=3)
-    with pytest.raises(harness.Interrupted) as stopped:
-        harness.run_case("a bench", case, harness.Settings())
-    (found,) = stopped.value.results
-    assert (found.values, found.by_round, found.rounds) == ([3.0, 5.0], [3.0, 5.0], 2)
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_results_of_every_bench_can_be_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    subprocess.run([sys.executable, "-W", "error", "-c", ALL], check=True, timeout=230, cwd=ROOT)
