@@ -5,7 +5,7 @@
     room    = 10 %, or more, in parts of the median: half the distance of the rounds of each run, at least a half for
               one or two rounds, since nobody knows; half that of the pace's own figures; and half of what the paces
               by the three loops differ by, because then something else was at work than a slower machine. Where they
-              differ by a factor of 2, nothing is said of speeds: "unsure"
+              differ by a factor of 2, and in a run without them, nothing is said of speeds: "unsure"
 
 A row of ours is a regression when its change is below 1 / (1 + room). Peers are shown, since one that changed as much
 says that it was the machine after all; they never regress. What is not a speed (bytes, shares, counts) has no pace.
@@ -161,7 +161,7 @@ def _change(before: Result | None, now: Result | None, paces: Mapping[str, _Pace
     if before.figures is None or now.figures is None:
         return _without_figures(before, now)
     kind = kind_of(now)
-    pace = paces.get(kind, _Pace())
+    pace = paces.get(kind, _Pace(unsure=True)) if kind else _Pace()
     then, later = before.figures.median, now.figures.median
     room = max(FLOOR, spread(before.by_round) + spread(now.by_round) + pace.room)
     if then <= 0 or later <= 0:
@@ -221,7 +221,7 @@ def _remarks(earlier: Run, later: Run) -> list[str]:
     remarks = []
     for run, which in ((earlier, "earlier"), (later, "later")):
         if not run.calibration:
-            remarks.append(f"The {which} run has no calibration: a slower machine looks like a regression.")
+            remarks.append(f"The {which} run has no calibration: nothing can be said of speeds.")
         if run.interrupted:
             remarks.append(f"The {which} run was interrupted: it holds what there was by then.")
     for fact, shown in (("processor", "processors"), ("cores", "numbers of cores"), ("python", "versions of Python")):

@@ -84,11 +84,11 @@ def of_pace(runs: Sequence[Run]) -> list[Figure]:
 def _share(mark: Mapping[str, Any]) -> float | None:
     measured: float | None = mark["measured"]
     target: float = mark["target"]
-    if measured is None or target <= 0 or measured < 0:
+    if measured is None or target <= 0:
         return None
     if mark["direction"] == AT_LEAST:
         return max(measured / target, 1 / _FAR)
-    return min(target / measured, _FAR) if measured else _FAR
+    return min(target / measured, _FAR) if measured > 0 else _FAR
 
 
 def _dots(lines: Sequence[tuple[str, float, bool, str]], title: str, words: tuple[str, str]) -> str:

@@ -154,6 +154,12 @@ def test_runs_of_other_amounts_are_not_compared_and_other_machines_are_told_of()
     ]
 
 
+def test_of_speeds_in_a_run_without_calibration_nothing_is_said() -> None:
+    bare = Run(FACTS, False, [row(RATE, around(1e6)), row(HELD, [190.0] * 3)])
+    now = run(row(RATE, around(0.1e6)), row(HELD, [250.0] * 3))
+    assert verdicts(compare(bare, now)) == [UNSURE, REGRESSION]
+
+
 def test_only_the_benches_that_were_run_or_are_named_are_compared() -> None:
     other = row(RATE, around(1e6))
     other.bench = "another"
