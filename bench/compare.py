@@ -8,7 +8,7 @@
               differ by a factor of 2, and in a run without them, nothing is said of speeds: "unsure"
 
 A row of ours is a regression when its change is below 1 / (1 + room). Peers are shown, since one that changed as much
-says that it was the machine after all; they never regress. What is not a speed (bytes, shares, counts) has no pace.
+says that it was the machine after all; they never regress. What is no speed (bytes, counts) has no pace.
 Pure: two runs in, changes out.
 """
 
