@@ -33,6 +33,12 @@ REGRESSION, BETTER, SAME, GONE, NEW, NO_RATIO = "REGRESSION", "better", "same", 
 WORSE, UNSURE = "worse", "unsure"  # worse: a peer's
 DISAGREE = 2.0  # from which on the paces by two loops cannot both be the machine's
 _TIMES = ("ns", "µs", "us", "ms", "s")
+_FACTS = {
+    "processor": "Another processor (the calibration bridges pace, not architecture)",
+    "cores": "Another number of cores",
+    "python": "Another Python",
+    "scale": "Another scale of the scenarios",
+}
 _LARGE = re.compile(r"\b\d[\d,]* ?[MG]i?B\b")
 _LARGE_BYTES = 1 << 20
 
@@ -224,10 +230,10 @@ def _remarks(earlier: Run, later: Run) -> list[str]:
             remarks.append(f"The {which} run has no calibration: nothing can be said of speeds.")
         if run.interrupted:
             remarks.append(f"The {which} run was interrupted: it holds what there was by then.")
-    for fact, shown in (("processor", "processors"), ("cores", "numbers of cores"), ("python", "versions of Python")):
+    for fact, shown in _FACTS.items():
         there, here = earlier.facts.get(fact), later.facts.get(fact)
         if there != here:
-            remarks.append(f"Other {shown}: {there} then, {here} now. The calibration bridges pace, not architecture.")
+            remarks.append(f"{shown}: {there} then, {here} now.")
     loads = [run.facts.get("load_before", 0.0) for run in (earlier, later)]
     if max(loads) > NOISY:
         remarks.append(f"The machine was not quiet: load average {loads[0]} then, {loads[1]} now, when they began.")

@@ -106,7 +106,7 @@ def place_in(folder: Path, run: Run) -> Path:
 def earlier(folder: Path, run: Run, most: int = 30) -> list[Run]:
     """Return the runs of the folder that are like this one and not younger, oldest first; unreadable ones are left out.
 
-    Like it: as quick, on a processor of that name, with as many cores.
+    Like it: as quick, by the same scale of scenarios, on a processor of that name, with as many cores.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
@@ -120,4 +120,4 @@ def earlier(folder: Path, run: Run, most: int = 30) -> list[Run]:
 
 
 def _kind(run: Run) -> tuple[Any, ...]:
-    return run.quick, run.facts.get("processor"), run.facts.get("cores")
+    return run.quick, *map(run.facts.get, ("scale", "processor", "cores"))

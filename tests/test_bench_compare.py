@@ -149,7 +149,7 @@ def test_runs_of_other_amounts_are_not_compared_and_other_machines_are_told_of()
     assert [remark.split(":")[0] for remark in compare(before, elsewhere).remarks] == [
         "The later run has no calibration",
         "The later run was interrupted",
-        "Other processors",
+        "Another processor (the calibration bridges pace, not architecture)",
         "The machine was not quiet",
     ]
 
@@ -196,7 +196,7 @@ def test_the_history_holds_the_earlier_runs_like_this_one_in_their_order(tmp_pat
     def dated(day: int, **facts: object) -> Run:
         return Run({**FACTS, "date": f"2026-01-{day:02}T00:00:00+00:00", **facts}, False)
 
-    runs = [dated(3), dated(1), dated(2, cores=64), dated(4), dated(9)]
+    runs = [dated(3), dated(1), dated(2, cores=64), dated(2, scale="full"), dated(4), dated(9)]
     for one in runs:
         one.write(history.place_in(tmp_path, one))
     (tmp_path / "broken.json").write_text("{")
