@@ -102,12 +102,17 @@ def test_loops_that_disagree_make_room_since_more_was_at_work_than_a_slower_mach
 
 
 def test_the_pace_is_that_around_the_bench() -> None:
-    slow, fast = ({kind: [pace] * 3 for kind in calibration.UNITS} for pace in (500.0, 1000.0))
-    readings = [Reading("another", slow), Reading("a bench", fast), Reading(calibration.END, fast)]
+    slow, fast = ({kind: [pace] * 4 for kind in calibration.UNITS} for pace in (500.0, 1000.0))
+    readings = [
+        Reading("another", slow),
+        Reading("yet another", slow),
+        Reading("a bench", fast),
+        Reading(calibration.END, fast),
+    ]
     before = run(row(RATE, around(1e6)))
     now = Run(FACTS, False, [row(RATE, around(1e6))], readings)
     assert [one.pace for one in compare(before, now).changes] == [1.0]
-    assert calibration.around(readings, "neither")[CPU] == [*slow[CPU], *fast[CPU], *fast[CPU]]
+    assert calibration.around(readings, "neither")[CPU] == [*slow[CPU], *slow[CPU], *fast[CPU], *fast[CPU]]
     assert calibration.around([], "a bench") == {}
 
 
