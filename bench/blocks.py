@@ -37,11 +37,12 @@ class Items:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The first column, and the last where it is words, read from the left, the others are numbers."""
+    """A table. The first column reads from the left, and so does the last if it is words; the others are numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     stressed: int | None = None  # the row of ours
+    ends_in_words: bool = True  # else the last column is numbers too
     folded: str = ""  # the title under which it is hidden until a reader opens it
 
 

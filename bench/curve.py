@@ -58,6 +58,18 @@ def lines(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     return [first.metric.axis, *_names(results), f"{first.contestant} is"], rows
 
 
+def compact(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return the table with, in place of a column of words, how many times as good the first is in each cell."""
+    rows = []
+    for line in _by_size(results):
+        cells = [figure(row.figures.median) if row.figures else "-" for row in line]
+        for place, row in enumerate(line[1:], 1):
+            if (value := ratio(line[0], row)) is not None:
+                cells[place] += f" ({times(value)})"
+        rows.append([line[0].metric.name, *cells])
+    return [results[0].metric.axis, *_names(results)], rows
+
+
 def verdicts(results: Sequence[Result]) -> list[str]:
     """Say of each other contestant where the first is slower than it; of another setting of ours, the crossover."""
     lines = []

@@ -75,7 +75,7 @@ def _axes(place: Any, rows: Sequence[Result]) -> None:
     if wide:
         place.set_yscale("log")
     else:
-        place.set_ylim(bottom=0)
+        place.set_ylim(0, max([*values, *(value for row in rows for value in row.by_round)], default=1.0) * 1.1)
     step = -(-len(sizes) // _TICKS)
     short = all(len(name) <= 12 for name in names.values())
     place.set_xticks(sizes[::step], [names[size] if short else f"{size:,}" for size in sizes[::step]], minor=False)

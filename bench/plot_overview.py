@@ -15,7 +15,7 @@ from bench.harness import Result
 from bench.history import Run
 from bench.plot_style import INK, LOST, MARKERS, MUTED, OTHERS, OURS, RULE, Canvas, cut, label, style
 from bench.requirements import AT_LEAST
-from bench.table import LEVEL, Comparison, times
+from bench.table import LEVEL, Comparison, figure, times
 
 _LINE = 0.24  # inches
 _MOST_LINES = 8  # in one picture of the history
@@ -27,7 +27,10 @@ def of_requirements(marks: Sequence[Mapping[str, Any]]) -> list[Figure]:
     found = [(mark, share) for mark in marks if (share := _share(mark)) is not None]
     if not found:
         return []
-    lines = [(mark["name"], share, bool(mark["met"]), "") for mark, share in found]
+    lines = [
+        (mark["name"], share, bool(mark["met"]), f"at {figure(mark['measured'])}" if share >= _FAR else "")
+        for mark, share in found
+    ]
     svg = _dots(lines, "how many times as good as asked for, logarithmic", ("passed", "MISSED"))
     return [Figure("requirements", svg, "Right of the line: better than the target, by so many times.")]
 
@@ -99,7 +102,7 @@ def _dots(lines: Sequence[tuple[str, float, bool, str]], title: str, words: tupl
         shares = [share for _, share, _, _ in lines]
         low, high = min(0.5, *shares), max(2.0, *shares)
         span = high / low
-        place.set_xlim(low / span**0.06, high * span ** (0.5 if any(beside for *_, beside in lines) else 0.14))
+        place.set_xlim(low / span**0.06, high * span ** (0.5 if all(beside for *_, beside in lines) else 0.14))
         place.axvline(1, color=MUTED, linewidth=1.2)
         for level, (_, share, good, beside) in enumerate(lines):
             colour = OURS if good else LOST
@@ -108,7 +111,7 @@ def _dots(lines: Sequence[tuple[str, float, bool, str]], title: str, words: tupl
                 [share], [level], "o" if good else "X", color=colour, markersize=7, label=words[0 if good else 1]
             )
             right = max(share, 1.0)
-            text = f"{times(share) if share < _FAR else 'far'}  {cut(beside, 34)}"
+            text = f"{times(share) if share < _FAR else ''}  {cut(beside, 34)}"
             place.annotate(text, (right, level), (7, 0), textcoords="offset points", va="center", fontsize=8)
         place.set_yticks(range(len(lines)), [cut(name, 78) for name, _, _, _ in lines])
         place.tick_params(axis="y", length=0, labelsize=8)

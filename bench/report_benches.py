@@ -41,7 +41,9 @@ def _case(rows: list[Result]) -> list[Block]:
         header, lines = table.lines(its)
         found += [Heading(4, table.described(its[0])), Table(header, lines, stressed=0)]
     for its in curve.split(rows):
-        found += [Heading(4, curve.described(its[0])), Table(*curve.lines(its))]
+        several = its[0].contestant != its[-1].contestant
+        brackets = f"; in brackets how many times as good {its[0].contestant} is" if several else ""
+        found += [Heading(4, f"{curve.described(its[0])}{brackets}"), Table(*curve.compact(its), ends_in_words=False)]
         if said := [*curve.absent(its), *curve.verdicts(its)]:
             found.append(Items(said))
     return found

@@ -29,13 +29,14 @@ a {{ color: var(--ours); text-decoration: none; }}
 a:hover {{ text-decoration: underline; }}
 ul {{ margin: .5rem 0; padding-left: 1.2rem; }}
 li {{ margin: .15rem 0; }}
-.contents {{ columns: 2 22rem; font-size: .92rem; }}
+.contents {{ columns: 2 22rem; column-gap: 3rem; font-size: .92rem; }}
 .scroll {{ overflow-x: auto; margin: .6rem 0; }}
 table {{ border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }}
 th {{ font-weight: 600; color: var(--muted); background: var(--soft); }}
 td:first-child, th:first-child, td:last-child, th:last-child {{ text-align: left; }}
 td:first-child, td:last-child {{ white-space: normal; min-width: 7rem; }}
+.numbers td:last-child, .numbers th:last-child {{ text-align: right; }}
 tr.ours td {{ font-weight: 600; }}
 tr.ours td:first-child {{ box-shadow: inset 3px 0 0 var(--ours); }}
 tr.ours td:last-child {{ font-weight: 400; }}
@@ -101,7 +102,8 @@ def _table(table: Table) -> str:
         ours = ' class="ours"' if number == table.stressed else ""
         lines.append(f"<tr{ours}>{''.join(f'<td>{_marked(cell)}</td>' for cell in row)}</tr>")
     head = f"<thead><tr>{head}</tr></thead>" if any(table.header) else ""
-    return f'<div class="scroll"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
+    kind = "" if table.ends_in_words else ' class="numbers"'
+    return f'<div class="scroll"><table{kind}>{head}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _marked(text: str) -> str:

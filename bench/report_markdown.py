@@ -47,7 +47,8 @@ def _written(block: Block) -> str:
 
 def _table(table: Table) -> str:
     last = len(table.header) - 1
-    marks = [":--" if place in (0, last) else "--:" for place in range(last + 1)]
+    words = (0, last) if table.ends_in_words else (0,)
+    marks = [":--" if place in words else "--:" for place in range(last + 1)]
     lines = [list(map(_cell, table.header)), marks]
     for number, row in enumerate(table.rows):
         cells = list(map(_cell, row))

@@ -59,7 +59,7 @@ def test_a_report_says_what_was_asked_on_what_what_came_out_and_where_we_lose() 
         "another - - -   no answer within 3 s",
         "a <requirement> at least 100 50.0 messages/s MISSED",
         "process of its own",
-        "4,096 B 92.2 92.2",
+        "4,096 B 92.2 92.2 (1.00 x)",
         "memory, bytes/s",
     ):
         assert part in told
