@@ -123,7 +123,7 @@ def kind_of(row: Result) -> str:
     are copied, a single crossing that is told in µs is system calls, and the rest is Python.
     """
     metric = row.metric
-    unit = metric.unit.split()[0] if metric.unit else ""
+    unit = metric.unit.replace(",", " ").split()[0] if metric.unit else ""
     if metric.unit == "% of a core":  # the same work is a larger share of a slower one
         return CPU
     if "/s" not in unit and unit not in _TIMES:

@@ -29,8 +29,16 @@ def checked(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> Run |
     """Return the run to compare with, if any. What will not go is refused here, before minutes of measuring."""
     if asked.fail_on_regression and not asked.compare:
         parser.error("--fail-on-regression goes with --compare EARLIER.json")
-    if not asked.compare:
-        return None
+    earlier = _earlier(parser, asked) if asked.compare else None
+    if asked.report and not asked.list:
+        try:
+            asked.report.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--report {asked.report}: {error.strerror}; name another folder, or --no-report")
+    return earlier
+
+
+def _earlier(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> Run:
     try:
         earlier = history.read(asked.compare)
     except NotARunError as error:

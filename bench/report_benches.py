@@ -20,7 +20,11 @@ def part(run: Run, bench: str, runs: Sequence[Run]) -> list[Block]:
     if question:
         found.append(Text(question))
     if rest.strip():
-        found.append(Folded("How it is done, and what answer would change our minds", rest.strip("\n")))
+        found.append(
+            Folded(
+                "How it is done, and what answer would change our minds", rest.strip().removeprefix("::").strip("\n")
+            )
+        )
     for _, rows in groupby(run.of(bench), key=lambda row: row.case):
         found += _case(list(rows))
     if plot_style.is_there() and (pictures := plot_overview.of_history(runs, bench)):
@@ -35,7 +39,7 @@ def _case(rows: list[Result]) -> list[Block]:
     plain = [row for row in rows if row.metric.size is None]
     metrics = list(table.by_metric(plain))
     if len(metrics) > 1 and len({row.contestant for row in plain}) == 1:
-        found.append(_alone(plain))
+        found += _alone(plain)
         metrics = []
     for its in metrics:
         header, lines = table.lines(its)
@@ -49,21 +53,32 @@ def _case(rows: list[Result]) -> list[Block]:
     return found
 
 
-def _alone(rows: Sequence[Result]) -> Table:
-    """Return the table of a case with one contestant: a row a metric."""
+def _alone(rows: Sequence[Result]) -> list[Block]:
+    """Return the table of a case with one contestant: a row a metric; above it the remark, if all have the same."""
+    notes = [row.note if row.status == "ok" else row.status for row in rows]
+    remark, said_once = notes[0], len({*notes}) == 1
+    several = any(row.rounds > 1 or len(row.values) > 1 for row in rows)
     lines = []
-    for row in rows:
+    for row, note in zip(rows, notes, strict=True):
         better = "higher" if row.metric.higher_is_better else "lower"
-        figures = row.figures
-        cells = ["-", "-", "-"]
-        if figures is not None:
-            worst, best = figures.minimum, figures.maximum
-            if not row.metric.higher_is_better:
-                worst, best = best, worst
-            cells = [figure(value) for value in (figures.median, worst, best)]
-        status = row.note if row.status == "ok" else row.status
-        lines.append([row.metric.name, *cells, row.metric.unit, better, str(row.rounds), status])
-    return Table([rows[0].contestant, "median", "worst", "best", "unit", "is better", "rounds", "remarks"], lines)
+        spread = _spread(row)
+        cells = [row.metric.name, *(spread if several else spread[:1]), row.metric.unit, better, str(row.rounds)]
+        lines.append(cells if said_once else [*cells, note])
+    shown = ["median", *(["worst", "best"] if several else []), "unit", "is better", "rounds"]
+    header = [rows[0].contestant, *shown, *([] if said_once else ["remarks"])]
+    said: list[Block] = [Text(f"{remark[:1].upper()}{remark[1:]}.", "muted")] if said_once and remark else []
+    return [*said, Table(header, lines, ends_in_words=not said_once)]
+
+
+def _spread(row: Result) -> list[str]:
+    """Return median, worst and best."""
+    figures = row.figures
+    if figures is None:
+        return ["-", "-", "-"]
+    worst, best = figures.minimum, figures.maximum
+    if not row.metric.higher_is_better:
+        worst, best = best, worst
+    return [figure(value) for value in (figures.median, worst, best)]
 
 
 def title(bench: str) -> str:

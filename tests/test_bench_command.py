@@ -77,8 +77,9 @@ def test_a_regression_fails_the_run_where_that_is_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["spawn", "--compare", "nowhere.json"], "nowhere.json cannot be read"),
-        (["spawn", "--fail-on-regression"], "--compare"),
+        (["spawn", "--no-report", "--compare", "nowhere.json"], "nowhere.json cannot be read"),
+        (["spawn", "--no-report", "--fail-on-regression"], "--compare"),
+        (["spawn", "--report", "/dev/null/folder"], "--no-report"),
         (["compare", "nowhere.json", "nowhere.json"], "nowhere.json cannot be read"),
         (["report", "nowhere.json"], "nowhere.json cannot be read"),
     ],
@@ -96,7 +97,7 @@ def test_a_quick_run_is_not_compared_with_one_that_was_not(tmp_path: Path, capsy
     file = tmp_path / "before.json"
     Run(FACTS, False).write(file)
     with pytest.raises(SystemExit):
-        command.main(["spawn", "--quick", "--compare", str(file)])
+        command.main(["spawn", "--no-report", "--quick", "--compare", str(file)])
     assert "without --quick" in capsys.readouterr().err
 
 

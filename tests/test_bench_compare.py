@@ -87,6 +87,8 @@ def test_each_row_is_measured_by_the_loop_that_is_nearest_to_it() -> None:
     assert [kind_of(row(size(amount), [1.0])) for amount in (64, 1 << 20)] == [PIPE, MEMORY]
     assert kind_of(row(size(1 << 20, "agents"), [1.0])) == PIPE
     assert kind_of(row(RATE, [1.0], case="1 MB, one to one")) == MEMORY
+    units = {"ms, p99": CPU, "µs a message": PIPE, "% of a core": CPU, "% of messages": "", "things": "", "": ""}
+    assert {unit: kind_of(row(Metric("a metric", unit), [1.0])) for unit in units} == units
     before = run(row(RATE, around(1e6)), row(TRIP, around(5.0)))
     now = run(row(RATE, around(1e6)), row(TRIP, around(8.0)), kinds={PIPE: 0.6})
     assert verdicts(compare(before, now)) == [SAME, SAME]
