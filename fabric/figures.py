@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fabric.histogram import COUNTS, Histogram, bucket_of, lowest_of
 from fabric.readings import Reading
 from fabric.statistics import ProcessStatistics
 
@@ -51,6 +52,16 @@ class Figure:
         if reading.is_open or self.kind != "gauge" or self.name == "up":
             return self.read(reading)
         return ()
+
+
+def up_to(bounds: Iterable[float], histogram: Histogram) -> list[int]:
+    """Return how many values are up to each bound of classic buckets.
+
+    The bound of a time ends a bucket of ours. That of a size begins one, which is counted too: exact up to 64.
+    """
+    if histogram.scale == COUNTS:
+        bounds = [lowest_of(bucket_of(int(bound)) + 1) for bound in bounds]
+    return histogram.below(bounds)
 
 
 def worker_label(slot: int) -> str:

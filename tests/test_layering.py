@@ -141,7 +141,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.pool",),
     ("fabric.integrations.families",),
     ("fabric.integrations.prometheus_protobuf",),
-    ("fabric.integrations.scrapes",),
+    ("fabric.integrations.scrapes", "fabric.integrations.otel_histograms"),
     ("fabric.inline_host",),
     ("fabric.inline",),
     ("fabric.testing",),

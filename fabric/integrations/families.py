@@ -1,6 +1,6 @@
 """Make prometheus-client's metric families of our figures: histograms are classic, and native for who asks for it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -8,8 +8,8 @@ from prometheus_client.samples import BucketSpan, NativeHistogram
 from prometheus_client.utils import floatToGoString
 
 from fabric.exponential import exponential
-from fabric.figures import Figure
-from fabric.histogram import COUNTS, Histogram, bucket_of, lowest_of
+from fabric.figures import Figure, up_to
+from fabric.histogram import Histogram
 from fabric.readings import Reading
 
 _text: Callable[[float], str] = floatToGoString
@@ -59,15 +59,9 @@ def filled(figure: Figure, readings: Mapping[str, Reading]) -> Any:
     return family
 
 
-def classic(bounds: Iterable[float], histogram: Histogram) -> tuple[list[tuple[str, int]], float]:
-    """Return classic buckets, each with its bound and how many values are up to it, and the sum of all.
-
-    The bound of a time ends a bucket of ours. That of a size begins one, which is counted too: exact up to 64.
-    """
-    bounds = list(bounds)
-    ends = [lowest_of(bucket_of(int(one)) + 1) for one in bounds] if histogram.scale == COUNTS else bounds
-    counts = histogram.below(ends)
-    buckets = [(_text(bound), count) for bound, count in zip(bounds, counts, strict=True)]
+def classic(bounds: tuple[float, ...], histogram: Histogram) -> tuple[list[tuple[str, int]], float]:
+    """Return classic buckets, each with its bound and how many values are up to it, and the sum of all."""
+    buckets = [(_text(bound), count) for bound, count in zip(bounds, up_to(bounds, histogram), strict=True)]
     return [*buckets, ("+Inf", histogram.count)], histogram.sum
 
 
