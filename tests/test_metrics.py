@@ -257,6 +257,17 @@ def test_two_classes_of_one_name_are_two_classes(fab):
     board.close()
 
 
+@pytest.mark.parametrize("qualname", ["Outer.Worker", "Worker" * 30, "(several)"])
+def test_no_two_classes_are_told_by_the_same_name(fab, qualname):
+    board = Board(fab._segment)
+    modules = ("first", "second", "a" * 200 + ".third", "a" * 200 + ".fourth")
+    for module in modules:
+        board._number_of(type("Worker", (Agent,), {"__module__": module, "__qualname__": qualname}))
+    names = Meters(fab._segment).class_names()
+    assert len(set(names)) == len(names) == 1 + len(modules)
+    board.close()
+
+
 def test_a_segment_that_is_only_looked_at_tells_the_same(fab):
     echoes = fab.spawn_batch(Echo, 10)
     echoes.ask_all(1)
