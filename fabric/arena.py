@@ -142,9 +142,9 @@ class Arena:
         if not 0 <= at <= self.size - buffer.nbytes:
             return None
         with self.lock:
-            block = self.lending.find(at)
-            if block < 0 or self.lending.retain(block) != 0:
-                return None
+            block = self.lending.retain_around(at)
+        if block < 0:
+            return None
         return Piece(block, at, buffer.nbytes, buffer.readonly)
 
     # A fabric.parcel.Lender.

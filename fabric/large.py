@@ -12,7 +12,7 @@ import pickle
 from typing import Any
 
 from fabric.arena import Arena
-from fabric.arrays import array_head, description, is_fortran, ndarray_type
+from fabric.arrays import array_head, description, ndarray_type
 from fabric.codec import Codec
 from fabric.errors import BackpressureError
 from fabric.messages import ERROR, LENT, NDARRAY, NONE, PICKLE
@@ -111,9 +111,9 @@ class Large:
         """Write an array to the arena as it lies in memory, or row by row where that is in no order."""
         import numpy
 
-        flat = body.T if is_fortran(body) else body
-        if flat.flags.c_contiguous:
-            return self._arena.store(memoryview(flat.reshape(-1).view(numpy.uint8)), patient)
+        flags = body.flags
+        if flags.c_contiguous or flags.f_contiguous:
+            return self._arena.store(memoryview(body.reshape(-1, order="A").view(numpy.uint8)), patient)
 
         def write(memory: memoryview) -> None:
             numpy.copyto(numpy.ndarray(body.shape, body.dtype, memory), body)

@@ -75,12 +75,13 @@ class Parcel:
         """
         if self._bytes is None:
             self._take_back()  # of a try that got no further
-            entries = []
+            parts = [_HEAD.pack(len(self.pieces), self.whole)]
             for piece in self.pieces:
                 loan = self._lender.lend(piece, reader)
                 self._loans.append(loan)
-                entries.append(_ENTRY.pack(loan, piece.at, piece.bytes, READ_ONLY if piece.read_only else 0))
-            self._bytes = _HEAD.pack(len(entries), self.whole) + b"".join(entries) + self.inline
+                parts.append(_ENTRY.pack(loan, piece.at, piece.bytes, READ_ONLY * piece.read_only))
+            parts.append(self.inline)
+            self._bytes = b"".join(parts)
         return self._bytes
 
     def sent(self) -> None:
