@@ -249,6 +249,9 @@ uint64_t fab_view_faults(void);
 void *fab_view_map(int segment, uint64_t offset, uint64_t bytes);
 void fab_view_unmap(void *at, uint64_t bytes);
 
+/* heap */
+void fab_heap_keep(uint64_t largest);
+
 /* lifeline */
 int fab_lifeline_start(struct fab_lifeline *lifeline);
 int fab_lifeline_ended(const struct fab_lifeline *lifeline);

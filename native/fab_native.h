@@ -4,6 +4,7 @@
 #define FAB_NATIVE_H
 
 #include "fab_batch.h"
+#include "fab_heap.h"
 #include "fab_heirs.h"
 #include "fab_journal.h"
 #include "fab_lifeline.h"

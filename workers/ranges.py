@@ -5,10 +5,7 @@
 What an agent sends goes into the outbox, in chunks that a lane between workers takes.
 """
 
-import contextlib
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from fabric.array_agents import ArrayGroup
 from fabric.chunk import Chunk, Packed
@@ -16,10 +13,6 @@ from fabric.messages import RECORDS, Ranges
 from fabric.records import Array, RowType, checked_call, open_rows, pack, pack_rows, split
 from fabric.workers.outbox import Outbox
 
-# glibc serves blocks up to the largest that was freed so far from its heap, and gives the heap's top back beyond twice
-# that. By default that is 128 KiB, and the temporaries of on_records would be made of fresh pages each time: 1,300 page
-# faults a step of scripts/examples/epidemic.py, a quarter of its time. It learns no more than 32 MiB.
-_LARGEST_TEMPORARY = 31 << 20
 _CHUNK_BYTES = 64 * 1024  # a quarter of a lane between workers as it is by default
 
 
@@ -47,8 +40,6 @@ class RangeReceiver:
         self._reply = None if agent.reply_dtype is None else RowType(agent.reply_dtype, f"{self._name}.reply_dtype")
         self.agent = agent
         agent._ranges = where
-        with contextlib.suppress(MemoryError):  # where memory is that short, pages are better given back
-            np.empty(_LARGEST_TEMPORARY, np.uint8)  # freed at once: glibc learns from it, see there
 
     def open(self, chunk: Chunk) -> _Opened:
         """Return views of a chunk. EncodingError: it is not for these agents."""
