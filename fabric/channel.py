@@ -28,10 +28,12 @@ from fabric.messages import (
     ORDER,
     RAW,
     RECORDS,
+    REPLY,
+    STREAM,
     TO_AGENTS,
 )
 from fabric.parcel import Data, Parcel, unpack
-from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer
+from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer, keep_heap
 from fabric.segment import Segment
 from fabric.stopwatch import Stopwatch
 from fabric.views import Views
@@ -40,6 +42,8 @@ _ALIGN = 16
 _VARIES = 0xFFFFFFFF
 _CHUNK = 64  # bodies cut out of a run by one call of a prepared Struct: 19 ns each against 50 singly
 _CUTTERS_KEPT = 64
+_BODIES = frozenset({MESSAGE, STREAM, REPLY})
+_LARGE_RUN = 256 << 10  # bytes: from there on copies are worth a heap that is kept
 _LOOKED_AT = frozenset({Undecodable, Chunk})  # bodies that cannot be handed to an agent as they are
 
 
@@ -234,6 +238,7 @@ class Receiver:
         self._views: Views | None = None
         self._unsettled: list[Any] = []
         self.watch: Stopwatch | None = None
+        self._heap_kept = False
         self.cursor: Any = None  # a worker's: what it has in hand, for the supervisor; decoding may kill too
         self.careful = False  # say so of each body of a batch, not of the batch as a whole
         self.skips: set[tuple[int, int]] = set()  # (lane, counter) of records whose bodies are not to be decoded
@@ -321,10 +326,18 @@ class Receiver:
             self._views.close()
 
     def _decode(self, received: Received) -> None:
+        if not self._heap_kept and received.kind in _BODIES:
+            self._keep_heap(received)
         started = self.watch.start(received.count) if self.watch is not None else 0
         self._decode_all(received)
         if started and self.watch is not None:
             self.watch.stop(started, received.count)
+
+    def _keep_heap(self, received: Received) -> None:
+        """Keep the heap that copies come and go in, once large ones do. What a spawn takes is better given back."""
+        if received.bytes >= _LARGE_RUN or received.encoding & LENT:
+            self._heap_kept = True
+            keep_heap()
 
     def _decode_all(self, received: Received) -> None:
         lane, encoding = received.lane, received.encoding

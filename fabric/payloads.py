@@ -9,7 +9,7 @@ from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.large import Large
 from fabric.lending import Lending, Receipts
-from fabric.ring import Peer, keep_heap
+from fabric.ring import Peer
 from fabric.segment import Segment
 from fabric.views import Views
 
@@ -31,7 +31,6 @@ def open_arena(
     process = peer.process
     if segment.layout.arena_range(process)[1] == 0:
         return None
-    keep_heap()  # what is no view is copied: bytes, and what does not go through the arena
     receipts = Receipts(peer)
     receipts.adopt()
     lending = Lending(peer)

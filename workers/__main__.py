@@ -27,7 +27,6 @@ from fabric.lending import ARENA
 from fabric.lifeline import Lifeline
 from fabric.messages import COORDINATOR, HURRY_SIGNAL, STACK_SIGNAL
 from fabric.payloads import open_arena
-from fabric.ring import keep_heap
 from fabric.segment import Segment
 from fabric.stopwatch import Stopwatch, add
 from fabric.wire import receive_frame
@@ -93,7 +92,6 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     peer = segment.peer()
     config = boot.config
     peer.configure(boot.cores, config.spin_us)
-    keep_heap()  # temporaries of numpy too: fresh pages are a quarter of scripts/examples/epidemic.py without it
     for process, bell in enumerate(boot.bells):
         peer.set_bell(process, bell)
     lifeline = Lifeline(boot.lifeline, boot.bells[slot], _GRACE)

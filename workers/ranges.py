@@ -11,6 +11,7 @@ from fabric.array_agents import ArrayGroup
 from fabric.chunk import Chunk, Packed
 from fabric.messages import RECORDS, Ranges
 from fabric.records import Array, RowType, checked_call, open_rows, pack, pack_rows, split
+from fabric.ring import keep_heap
 from fabric.workers.outbox import Outbox
 
 _CHUNK_BYTES = 64 * 1024  # a quarter of a lane between workers as it is by default
@@ -40,6 +41,7 @@ class RangeReceiver:
         self._reply = None if agent.reply_dtype is None else RowType(agent.reply_dtype, f"{self._name}.reply_dtype")
         self.agent = agent
         agent._ranges = where
+        keep_heap()  # for temporaries: fresh pages are a quarter of what a step of scripts/examples/epidemic.py takes
 
     def open(self, chunk: Chunk) -> _Opened:
         """Return views of a chunk. EncodingError: it is not for these agents."""
