@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from fabric import counters
@@ -129,7 +129,7 @@ class Fabric(ArraySpawner):
             self._switchboard.lend_from(self._arena)
         self._directory = Directory(self._peer, self.config.max_agents)
         self._supervisor = Supervisor(self.config, self._segment, self._switchboard, self._directory, self._unasked)
-        self._supervisor.crew.post = self._board.post
+        self._supervisor.crew.post, self._supervisor.post = self._board.post, self._board.use
         self._spawner = Spawner(self._switchboard, self._directory, self)
         self._spawner.classify = self._board.classify
         register_messenger(self)
@@ -239,9 +239,9 @@ class Fabric(ArraySpawner):
 
     def statistics(self) -> Statistics:
         """Return a frozen snapshot of what the processes count; the last one, after close. Costs them nothing."""
-        return self._final or self._take_statistics()
+        return self._final or self._take_statistics(self._supervisor.slots)
 
-    def _take_statistics(self) -> Statistics:
+    def _take_statistics(self, slots: Sequence[int]) -> Statistics:
         running, unasked, supervisor = self._supervisor.crew.workers, self._unasked, self._supervisor
         facts = {
             "agents": self._directory.total,
@@ -253,7 +253,6 @@ class Fabric(ArraySpawner):
             "dropped_bytes": self._peer.dropped_bytes() + unasked.dropped_bytes,
             "dropped_logs": supervisor.dropped_logs,
         }
-        slots = supervisor.slots
         known = Known(
             slots=slots,
             agents=self._directory.count,
@@ -371,11 +370,12 @@ class Fabric(ArraySpawner):
         sampler = self.__dict__.get("_sampler")
         if sampler is not None:
             sampler.close()
+        slots = self._supervisor.slots  # for the last word of each: once dismissed, none is used
         try:
             self._supervisor.dismiss()
             self._replies.wait_for(self._supervisor.crew.empty, 0, time.monotonic() + patience)
         finally:
-            self._final = self._take_statistics()
+            self._final = self._take_statistics(slots)
             self._supervisor.crew.close()
             self._say_what_is_dropped()
             self._switchboard.close(_CLOSED)

@@ -1,6 +1,6 @@
 """Read what the processes of a fabric measure, straight from its segment: in the coordinator, or from outside.
 
-    board          is it measured at all; pid of who runs in which slot      coordinator writes
+    board          is it measured at all; which slots are used; whose pids   coordinator writes
     classes        number of each agent's class, and the names of these      coordinator writes
     a block        counters, traffic, measures, last use of agents           the process of that block writes
 
@@ -10,16 +10,17 @@ Nothing is locked and nobody is asked: a word is read as it stands, so two words
 import os
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fabric.histogram import COUNTS, HISTOGRAM_BYTES, SECONDS, Histogram
-from fabric.ring import CLASS_NAME_BYTES, CLASSES, LAST_USE_NS, LINE_BYTES, Traffic, survey
+from fabric.ring import CLASS_NAME_BYTES, CLASSES, LAST_USE_NS, LINE_BYTES, PROCESSES_MAX, Traffic, survey
 from fabric.segment import Segment
 
 _HEAD_BYTES = 2 * 8 * CLASSES
 _EMPTY = bytes(24)  # sum, maximum and the count of zeros: so begins a histogram that nothing was counted in
 _OTHERS = "(several)"  # class 0
+_USED = LINE_BYTES + -(-8 * PROCESSES_MAX // LINE_BYTES) * LINE_BYTES  # in the board: behind the pids
 
 
 class Measures(NamedTuple):
@@ -50,6 +51,12 @@ class Meters:
         """The process in each slot, 0 for none; the first is the coordinator."""
         start = self._places.board + LINE_BYTES
         return memoryview(self._segment.whole)[start : start + 8 * self._layout.processes].cast("Q").tolist()
+
+    def slots(self) -> list[int]:
+        """The slots that have a worker, or are about to get its successor."""
+        start = self._places.board + _USED
+        used = self._segment.whole[start : start + self._layout.processes]
+        return [slot for slot, in_use in enumerate(used) if in_use]
 
     def class_names(self) -> list[str]:
         """The names of the classes of agents, by number; the first stands for several, and for one too many."""
@@ -108,6 +115,7 @@ class Board:
         places = segment.layout.metrics
         self._measuring = segment.front(places.board, 4).cast("I")
         self._pids = segment.front(places.board + LINE_BYTES, 8 * segment.layout.processes).cast("Q")
+        self._used = segment.front(places.board + _USED, segment.layout.processes)
         self._classes = segment.front(places.classes, segment.layout.max_agents)
         self._names = segment.front(places.class_names, CLASSES * CLASS_NAME_BYTES)
         self._numbers: dict[str, int] = {}  # by module and name, so that a class defined again is the same
@@ -120,6 +128,11 @@ class Board:
     def post(self, slot: int, pid: int) -> None:
         """Say who runs in a slot; 0 for nobody."""
         self._pids[slot] = pid
+
+    def use(self, slots: Iterable[int]) -> None:
+        """Say which slots have a worker, or are about to get its successor; no others have."""
+        chosen = set(slots)
+        self._used[:] = bytes(slot in chosen for slot in range(len(self._used)))
 
     def classify(self, kind: type, addresses: "array[int]") -> None:
         """Say of which class these agents are, before they can be sent anything. One thread at a time."""
@@ -148,5 +161,5 @@ class Board:
 
     def close(self) -> None:
         """Let go of the segment."""
-        for view in (self._measuring, self._pids, self._classes, self._names):
+        for view in (self._measuring, self._pids, self._used, self._classes, self._names):
             view.release()
