@@ -14,11 +14,14 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fabric.histogram import COUNTS, HISTOGRAM_BYTES, SECONDS, Histogram
+from fabric.lanes import NO_TRAFFIC, read_traffic
+from fabric.messages import COORDINATOR
 from fabric.ring import CLASS_NAME_BYTES, CLASSES, LAST_USE_NS, LINE_BYTES, PROCESSES_MAX, Traffic, survey
 from fabric.segment import Segment
 
 _HEAD_BYTES = 2 * 8 * CLASSES
 _EMPTY = bytes(24)  # sum, maximum and the count of zeros: so begins a histogram that nothing was counted in
+_NOTHING = Histogram()
 _OTHERS = "(several)"  # class 0
 _USED = LINE_BYTES + -(-8 * PROCESSES_MAX // LINE_BYTES) * LINE_BYTES  # in the board: behind the pids
 
@@ -49,22 +52,20 @@ class Meters:
 
     def pids(self) -> list[int]:
         """The process in each slot, 0 for none; the first is the coordinator."""
-        start = self._places.board + LINE_BYTES
-        return memoryview(self._segment.whole)[start : start + 8 * self._layout.processes].cast("Q").tolist()
+        return self._segment.look(self._places.board + LINE_BYTES, 8 * self._layout.processes).cast("Q").tolist()
 
     def slots(self) -> list[int]:
         """The slots that have a worker, or are about to get its successor."""
-        start = self._places.board + _USED
-        used = self._segment.whole[start : start + self._layout.processes]
+        used = self._segment.look(self._places.board + _USED, self._layout.processes)
         return [slot for slot, in_use in enumerate(used) if in_use]
 
     def class_names(self) -> list[str]:
         """The names of the classes of agents, by number; the first stands for several, and for one too many."""
         names = [_OTHERS]
-        start, whole = self._places.class_names, memoryview(self._segment.whole)
+        written = self._segment.look(self._places.class_names, CLASSES * CLASS_NAME_BYTES)
         for number in range(1, CLASSES):
-            at = start + number * CLASS_NAME_BYTES
-            name = bytes(whole[at : at + CLASS_NAME_BYTES]).partition(b"\0")[0]
+            at = number * CLASS_NAME_BYTES
+            name = bytes(written[at : at + CLASS_NAME_BYTES]).partition(b"\0")[0]
             if not name:
                 break
             names.append(name.decode("utf-8", "replace"))
@@ -75,19 +76,25 @@ class Meters:
         return self._segment.counters_of(process)
 
     def traffic(self) -> list[Traffic]:
-        """What each process has sent, and what waits for it."""
-        return survey(self._layout, self._segment.whole)
+        """What each process has sent, and what waits for it; of slots that are not used maybe nothing."""
+        if self._segment.process is not None:
+            return survey(self._layout, self._segment.whole)
+        used = {COORDINATOR, *self.slots()}
+        return [
+            read_traffic(self._segment, slot) if slot in used else NO_TRAFFIC for slot in range(self._layout.processes)
+        ]
 
     def measures(self, process: int, classes: int) -> Measures:
         """Copy the histograms of a process, and what it counts by class, for the first so many classes."""
         start = self._layout.block_offset(process) + self._places.measures
-        whole = memoryview(self._segment.whole)
-        words = whole[start : start + _HEAD_BYTES].cast("Q")
-        lane_time, batch_sizes, round_trip, *handler_time = (
-            self._histogram(whole, start + _HEAD_BYTES + number * HISTOGRAM_BYTES, COUNTS if number == 1 else SECONDS)
-            for number in range(3 + classes)
-        )
+        words = self._segment.look(start, _HEAD_BYTES).cast("Q")
         messages, errors = words[:classes].tolist(), words[CLASSES : CLASSES + classes].tolist()
+        places = range(start + _HEAD_BYTES, start + _HEAD_BYTES + (3 + classes) * HISTOGRAM_BYTES, HISTOGRAM_BYTES)
+        lane_time, batch_sizes, round_trip = map(self._histogram, places[:3], (SECONDS, COUNTS, SECONDS))
+        handler_time = [  # of class 0 messages are timed together that are counted apart
+            self._histogram(at) if count or not number else _NOTHING
+            for number, (count, at) in enumerate(zip(messages, places[3:], strict=True))
+        ]
         return Measures(messages, errors, lane_time, batch_sizes, round_trip, tuple(handler_time))
 
     def last_use(self, process: int, index: int) -> float | None:
@@ -99,13 +106,13 @@ class Meters:
         when = self._word(at) & 0xFFFFFFFF
         return when * LAST_USE_NS / 1e9 if when else None
 
-    def _histogram(self, whole: memoryview, at: int, scale: float) -> Histogram:
-        if whole[at : at + len(_EMPTY)] == _EMPTY:  # so that pages that nobody has written to are left alone
+    def _histogram(self, at: int, scale: float = SECONDS) -> Histogram:
+        if self._segment.look(at, len(_EMPTY)) == _EMPTY:  # so that most of what nobody has written to is left alone
             return Histogram((), scale)
-        return Histogram((bytes(whole[at : at + HISTOGRAM_BYTES]),), scale)
+        return Histogram((bytes(self._segment.look(at, HISTOGRAM_BYTES)),), scale)
 
     def _word(self, at: int) -> int:
-        return int.from_bytes(self._segment.whole[at : at + 8], sys.byteorder)
+        return int.from_bytes(self._segment.look(at, 8), sys.byteorder)
 
 
 class Board:

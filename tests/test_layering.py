@@ -46,7 +46,8 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.looks",
     ),
     ("fabric.segment", "fabric.codec", "fabric.wire"),
-    ("fabric.arena", "fabric.views", "fabric.meters"),
+    ("fabric.arena", "fabric.views", "fabric.lanes"),
+    ("fabric.meters",),
     (
         "fabric.callables",
         "fabric.channel",
