@@ -31,7 +31,8 @@ class Lane(NamedTuple):
 
 def read_traffic(segment: Segment, process: int) -> Traffic:
     """Return what a process has sent, and what waits for it in its lane from the coordinator."""
-    words = _traffic(segment, process)
+    start = segment.layout.block_offset(process) + segment.layout.metrics.traffic
+    words = segment.look(start, 2 * segment.layout.processes * TRAFFIC_BYTES).cast("Q").tolist()
     messages, asks, replies, sent = (sum(words[index::_WORDS]) for index in range(1, 5))
     if process == COORDINATOR:
         return Traffic(messages, asks, replies, sent, 0, 0)
@@ -62,9 +63,14 @@ def look_into(segment: Segment, source: int, target: int, head: int, tail: int) 
     if not 0 < tail - head <= capacity or head % _ALIGN:
         return Lane(source, target, 0, capacity, 0)
     first = _sequence(segment, start, capacity, head)
-    behind = segment.look(_traffic_place(segment, source) + TRAFFIC_BYTES * target, 8).cast("Q")[0]
-    records = 0 if first is None else behind - first
+    records = 0 if first is None else records_sent(segment, source, target) - first
     return Lane(source, target, tail - head, capacity, max(0, min(records, (tail - head) // HEADER_BYTES)))
+
+
+def records_sent(segment: Segment, source: int, target: int) -> int:
+    """Return how many records have gone into a data lane."""
+    place = segment.layout.block_offset(source) + segment.layout.metrics.traffic + TRAFFIC_BYTES * target
+    return segment.look(place, 8).cast("Q")[0]
 
 
 def _sequence(segment: Segment, start: int, capacity: int, head: int) -> int | None:
@@ -82,12 +88,3 @@ def _words(segment: Segment, process: int, offset: int) -> list[int]:
     """Return the heads, or the tails, of a process's data lanes: one word a line."""
     start = segment.layout.block_offset(process) + offset
     return segment.look(start, segment.layout.processes * LINE_BYTES).cast("Q")[:: LINE_BYTES // 8].tolist()
-
-
-def _traffic(segment: Segment, process: int) -> list[int]:
-    size = 2 * segment.layout.processes * TRAFFIC_BYTES
-    return segment.look(_traffic_place(segment, process), size).cast("Q").tolist()
-
-
-def _traffic_place(segment: Segment, process: int) -> int:
-    return segment.layout.block_offset(process) + segment.layout.metrics.traffic
