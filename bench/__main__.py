@@ -31,6 +31,7 @@ BENCHES = (
     "scaling",
     "recovery",
     "protection",
+    "watching",
     "crashes",
     "large",
     "sizes",

@@ -38,8 +38,9 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it does."""
-        return STARTING if self.state is None else self.state.state
+        """What it does; idle is who sleeps now and has handled nothing in the interval."""
+        state = STARTING if self.state is None else self.state.state
+        return RUNNING if state == IDLE and _messages(self) else state
 
     def percentiles(self, name: str) -> list[float]:
         """Return p50 and p99, in seconds, of one of its histograms, of the last interval."""
@@ -162,8 +163,8 @@ class View:
         foot = [[], self._foot(width)] if keys else []
         table = self._table(width)
         room = None if height is None else max(2, height - len(top) - len(below) - len(foot))
-        lines = [*top, *_cut(table, room, "workers"), *below, *foot]
-        return lines if height is None else [*lines[: height - len(foot)], *foot][:height]
+        lines = [_fitted(line, width) for line in (*top, *_cut(table, room, "workers"), *below)]
+        return [*lines, *foot] if height is None else [*lines[: height - len(foot)], *foot][:height]
 
     def _totals(self, sample: Sample) -> list[tuple[str, float]]:
         trip = sample.round_trip.percentile(0.99)
@@ -206,11 +207,11 @@ class View:
             "dead letters": found.dead_letters,
             "restarts": found.restarts,
             "redelivered": found.redelivered,
-            "waits for room": found.coordinator.backpressure_waits,
+            "no room": found.coordinator.backpressure_waits,
         }
         line: Line = []
         for name, value in counts.items():
-            line += [(f"{name} ", "dim"), (f"{value:,}  ", "bold red" if value and name != "waits for room" else "")]
+            line += [(f"{name} ", "dim"), (f"{value:,}  ", "bold red" if value and name != "no room" else "")]
         return line
 
     def _table(self, width: int) -> list[Line]:
@@ -240,8 +241,11 @@ class View:
         return [_fitted(line, width) for line in lines]
 
     def _foot(self, width: int) -> Line:
+        keys = "q quit  s stack  j/k choose  p pause"
         sorts = "  ".join(f"{key} {name}" for key, name in SORTS.items())
-        return _fitted([("q quit  s stack  j/k choose  p pause", "reverse"), (f"  sort: {sorts}", "dim")], width)
+        if len(keys) + len(sorts) + 8 > width:
+            sorts = " ".join(SORTS)
+        return _fitted([(keys, "reverse"), (f"  sort: {sorts}", "dim")], width)
 
 
 def wait_lines(waits: Waits, width: int) -> list[Line]:
@@ -250,10 +254,10 @@ def wait_lines(waits: Waits, width: int) -> list[Line]:
     for worker in sorted(waits.workers, key=lambda one: -(one.in_hand.seconds if one.in_hand else 0)):
         found = worker.in_hand
         if found is not None and found.seconds >= 1:
-            verb = "waits for the reply to" if found.asked else "told"
             kind = f" ({found.kind})" if found.kind else ""
-            text = f"{_process(found.sender)} {verb} agent {found.agent}{kind}, in hand for {span(found.seconds)}"
-            lines.append([(f"worker {worker.slot}: {text}", _STYLES.get(worker.state, ""))])
+            sender = f"{_process(found.sender)} {'waits for the reply' if found.asked else 'told it'}"
+            text = f"worker {worker.slot}: {span(found.seconds)} in agent {found.agent}{kind}, {sender}"
+            lines.append([(text, _STYLES.get(worker.state, ""))])
         if worker.outbox_bytes:
             text = f"worker {worker.slot} keeps {size(worker.outbox_bytes)} until there is room in the lanes of others"
             lines.append([(text, "yellow")])
