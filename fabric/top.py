@@ -5,6 +5,7 @@ costs a tenth of what that takes to start. Without rich it is the same in plain 
 """
 
 import contextlib
+import itertools
 import json
 import sys
 import time
@@ -75,8 +76,8 @@ def _looks(monitor: Monitor, interval: float) -> Iterator[tuple[Sample, Waits]]:
 
 def _print_json(monitor: Monitor, options: Options) -> None:
     looks = _looks(monitor, options.interval)
-    next(looks)  # what the rates are counted from
-    for sample, waits in looks:
+    first = next(looks)  # what the rates are counted from; all there is, where the fabric ended right then
+    for sample, waits in itertools.chain([next(looks, first)], looks):
         print(json.dumps(to_dict(monitor, sample, waits)), flush=True)
         if options.once:
             return
@@ -86,8 +87,8 @@ def _print_once(monitor: Monitor, options: Options) -> None:
     screen = Screen(options.plain)
     view = View(_command(options.pid), options.interval, options.plain)
     looks = _looks(monitor, options.interval)
-    next(looks)
-    view.take(*next(looks, (monitor.sample(), monitor.waits())))
+    first = next(looks)
+    view.take(*next(looks, first))
     lines = view.lines(screen.size[0], keys=False)
     print("\n".join("".join(text for text, _ in line).rstrip() for line in lines), flush=True)
 

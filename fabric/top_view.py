@@ -74,7 +74,7 @@ def _busy(row: Row) -> float:
 
 def _in_hand(row: Row) -> str:
     found = row.state.in_hand if row.state else None
-    return "" if found is None else f"{found.kind or 'agent'} {found.agent} {span(found.seconds)}"
+    return f"{found.kind or 'agent'} {found.agent} {span(found.seconds)}" if found and found.seconds else ""
 
 
 def _messages(row: Row) -> float:

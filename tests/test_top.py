@@ -78,11 +78,11 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments, columns=140, lines=40):
+def terminal(*arguments, columns=140, lines=40, **variables):
     """Run it in a terminal of this size."""
     end, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment = {**os.environ, "TERM": "xterm-256color", **variables}
     process = subprocess.Popen(
         [*TOP, *map(str, arguments)],
         cwd=ROOT,
@@ -161,6 +161,32 @@ def test_a_terminal_shows_the_workers_and_its_stack_and_quits_by_keys(program, o
     frames = [ESCAPE.sub("", line) for line in shown.seen.partition(LEAVE)[0].replace("\x1b[H", "\r\n").split("\r\n")]
     assert max(len(line.rstrip("\r")) for line in frames) <= columns
     assert ("\x1b[1m" in shown.seen) == (not options)
+
+
+def test_without_rich_it_is_plain(program, tmp_path):
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("raise ImportError('not installed')\n")
+    with terminal(program.pid, "--interval", "0.1", PYTHONPATH=str(tmp_path)) as shown:
+        shown.wait_for("q quit")
+        shown.hit("q")
+        assert shown.wait_ended() == 0
+    assert "\x1b[1m" not in shown.seen
+    assert "stopped watching" in shown.seen
+
+
+def test_a_terminal_that_is_gone_ends_it(program):
+    end, other = pty.openpty()
+    process = subprocess.Popen(
+        [*TOP, str(program.pid), "--interval", "0.05"], cwd=ROOT, stdin=other, stdout=other, stderr=NOTHING
+    )
+    os.close(other)
+    os.read(end, 100)
+    os.close(end)
+    try:
+        assert process.wait(PATIENCE) != 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_keys_sort_choose_and_pause(program):
