@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from fabric import counters
@@ -28,7 +28,7 @@ from fabric.codec import Codec, Undecodable, describe
 from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
 from fabric.errors import ClosedError, FabricError, advice
-from fabric.messages import COORDINATOR, DeadLetter
+from fabric.messages import COORDINATOR, DeadLetter, index_of
 from fabric.meters import Board, Meters
 from fabric.payloads import open_arena
 from fabric.pending import deadline_of
@@ -139,7 +139,7 @@ class Fabric(ArraySpawner):
         if hasattr(self, "_spawner"):
             self._shut_down(_LEAVE_QUICKLY)
             return
-        for name in ("_receiver", "_arena", "_tally", "_board", "_peer"):
+        for name in ("_receiver", "_arena", "_tally", "_board", "_meters", "_peer"):
             part = getattr(self, name, None)
             if part is not None:
                 part.close()
@@ -239,9 +239,9 @@ class Fabric(ArraySpawner):
 
     def statistics(self) -> Statistics:
         """Return a frozen snapshot of what the processes count; the last one, after close. Costs them nothing."""
-        return self._final or self._take_statistics(self._supervisor.slots)
+        return self._final or self._take_statistics()
 
-    def _take_statistics(self, slots: Sequence[int]) -> Statistics:
+    def _take_statistics(self) -> Statistics:
         running, unasked, supervisor = self._supervisor.crew.workers, self._unasked, self._supervisor
         facts = {
             "agents": self._directory.total,
@@ -253,11 +253,13 @@ class Fabric(ArraySpawner):
             "dropped_bytes": self._peer.dropped_bytes() + unasked.dropped_bytes,
             "dropped_logs": supervisor.dropped_logs,
         }
+        slots = supervisor.slots
         known = Known(
             slots=slots,
+            former=[slot for slot in self._meters.used() if slot not in slots],
             agents=self._directory.count,
             lane=self._lane_facts,
-            pids=lambda slot: running[slot].pid if slot in running else 0,
+            pids=lambda slot: running[slot].pid if slot in running and slot in slots else 0,
             facts=facts,
         )
         return take(self._meters, known)
@@ -274,6 +276,14 @@ class Fabric(ArraySpawner):
     def metrics(self, on: bool) -> None:
         self._switchboard.check_open()
         self._board.measure(bool(on))
+
+    def last_use(self, ref: AgentRef) -> float | None:
+        """When an agent was last handed a message, in monotonic seconds within 17 ms; None: never, by its worker.
+
+        Raises:
+            AgentNotFoundError: it has stopped, or never was.
+        """
+        return self._meters.last_use(self._switchboard.slot_of(ref._address), index_of(ref._address))
 
     @property
     def sampler(self) -> Sampler:
@@ -370,12 +380,11 @@ class Fabric(ArraySpawner):
         sampler = self.__dict__.get("_sampler")
         if sampler is not None:
             sampler.close()
-        slots = self._supervisor.slots  # for the last word of each: once dismissed, none is used
         try:
             self._supervisor.dismiss()
             self._replies.wait_for(self._supervisor.crew.empty, 0, time.monotonic() + patience)
         finally:
-            self._final = self._take_statistics(slots)
+            self._final = self._take_statistics()
             self._supervisor.crew.close()
             self._say_what_is_dropped()
             self._switchboard.close(_CLOSED)
@@ -385,6 +394,7 @@ class Fabric(ArraySpawner):
             self._peer.close()
             self._tally.close()
             self._board.close()
+            self._meters.close()
             self._supervisor.crew.close_descriptors()  # not before: their numbers are soon somebody else's
             self._segment.close()
 

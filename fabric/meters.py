@@ -9,32 +9,61 @@ Nothing is locked and nobody is asked: a word is read as it stands, so two words
 
 import os
 import sys
+import threading
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
 
-from fabric.histogram import COUNTS, HISTOGRAM_BYTES, SECONDS, Histogram
+from fabric.counters import STARTS
+from fabric.histogram import COUNTS, HISTOGRAM_BYTES, TOP, Histogram, bucket_of
 from fabric.lanes import NO_TRAFFIC, read_traffic
 from fabric.messages import COORDINATOR
-from fabric.ring import CLASS_NAME_BYTES, CLASSES, LAST_USE_NS, LINE_BYTES, PROCESSES_MAX, Traffic, survey
+from fabric.ring import (
+    CLASS_NAME_BYTES,
+    CLASSES,
+    LAST_USE_NS,
+    LINE_BYTES,
+    PROCESSES_MAX,
+    SURVEY_HEAD,
+    MeasuresReader,
+    Traffic,
+    survey,
+)
 from fabric.segment import Segment
 
 _HEAD_BYTES = 2 * 8 * CLASSES
-_EMPTY = bytes(24)  # sum, maximum and the count of zeros: so begins a histogram that nothing was counted in
-_NOTHING = Histogram()
+_HEAD_WORDS = 3  # of a histogram in the segment: sum, maximum, shortfall
 _OTHERS = "(several)"  # class 0
 _USED = LINE_BYTES + -(-8 * PROCESSES_MAX // LINE_BYTES) * LINE_BYTES  # in the board: behind the pids
 
 
-class Measures(NamedTuple):
+class Measures:
     """What one process has measured since its slot was first used; by number of class where there are several."""
 
-    messages: Sequence[int] = (0,)
-    errors: Sequence[int] = (0,)
-    lane_time: Histogram = Histogram()
-    batch_sizes: Histogram = Histogram((), COUNTS)
-    round_trip: Histogram = Histogram()
-    handler_time: tuple[Histogram, ...] = (Histogram(),)
+    __slots__ = ("_rest", "_words", "batch_sizes", "errors", "lane_time", "messages", "round_trip")
+
+    def __init__(self, words: memoryview, classes: int) -> None:
+        """`words` are those of fab_survey_measures."""
+        self._words = words
+        self.messages, self.errors = words[:classes], words[classes : 2 * classes]
+        second = 2 * classes + words[2 * classes + SURVEY_HEAD - 1] + SURVEY_HEAD
+        third = second + words[second + SURVEY_HEAD - 1] + SURVEY_HEAD
+        self._rest = third + words[third + SURVEY_HEAD - 1] + SURVEY_HEAD
+        self.lane_time = Histogram((words[2 * classes : second],))
+        self.batch_sizes = Histogram((words[second:third],), COUNTS)
+        self.round_trip = Histogram((words[third : self._rest],))
+
+    @property
+    def handler_time(self) -> list[Histogram]:
+        """Seconds a message in handlers, by number of class."""
+        found, at = [], self._rest
+        for _ in self.messages:
+            end = at + self._words[at + SURVEY_HEAD - 1] + SURVEY_HEAD
+            found.append(Histogram((self._words[at:end],)))
+            at = end
+        return found
+
+
+NOTHING_MEASURED = Measures(memoryview(bytes(8 * 3 * SURVEY_HEAD)).cast("Q"), 0)
 
 
 class Meters:
@@ -44,6 +73,8 @@ class Meters:
         self._segment = segment
         self._layout = segment.layout
         self._places = segment.layout.metrics
+        self._lock = threading.Lock()
+        self._reader: MeasuresReader | None = None
 
     @property
     def measuring(self) -> bool:
@@ -58,6 +89,11 @@ class Meters:
         """The slots that have a worker, or are about to get its successor."""
         used = self._segment.look(self._places.board + _USED, self._layout.processes)
         return [slot for slot, in_use in enumerate(used) if in_use]
+
+    def used(self) -> list[int]:
+        """The slots that have, or had, a worker."""
+        slots = range(1, self._layout.processes)
+        return [slot for slot in slots if self._segment.counters_of(slot)[STARTS]]
 
     def class_names(self) -> list[str]:
         """The names of the classes of agents, by number; the first stands for several, and for one too many."""
@@ -76,26 +112,44 @@ class Meters:
         return self._segment.counters_of(process)
 
     def traffic(self) -> list[Traffic]:
-        """What each process has sent, and what waits for it; of slots that are not used maybe nothing."""
+        """What each process has sent, and what waits for it; of slots that have no worker maybe nothing."""
         if self._segment.process is not None:
             return survey(self._layout, self._segment.whole)
-        used = {COORDINATOR, *self.slots()}
-        return [
-            read_traffic(self._segment, slot) if slot in used else NO_TRAFFIC for slot in range(self._layout.processes)
-        ]
+        used = {COORDINATOR, *self.slots(), *self.used()}
+        slots = range(self._layout.processes)
+        return [read_traffic(self._segment, slot) if slot in used else NO_TRAFFIC for slot in slots]
 
     def measures(self, process: int, classes: int) -> Measures:
         """Copy the histograms of a process, and what it counts by class, for the first so many classes."""
+        if self._segment.process is None:
+            return Measures(self._read(process, classes), classes)
+        with self._lock:
+            if self._reader is None:
+                self._reader = MeasuresReader(self._layout, self._segment.whole)
+            words = self._reader.read(process, classes)
+        return Measures(words, classes)
+
+    def close(self) -> None:
+        """Let go of the segment. Safe to call twice."""
+        self._reader = None
+
+    def _read(self, process: int, classes: int) -> memoryview:
+        """Make the words of fab_survey_measures of what the file says: whoever only looks has nothing mapped."""
         start = self._layout.block_offset(process) + self._places.measures
-        words = self._segment.look(start, _HEAD_BYTES).cast("Q")
-        messages, errors = words[:classes].tolist(), words[CLASSES : CLASSES + classes].tolist()
-        places = range(start + _HEAD_BYTES, start + _HEAD_BYTES + (3 + classes) * HISTOGRAM_BYTES, HISTOGRAM_BYTES)
-        lane_time, batch_sizes, round_trip = map(self._histogram, places[:3], (SECONDS, COUNTS, SECONDS))
-        handler_time = [  # of class 0 messages are timed together that are counted apart
-            self._histogram(at) if count or not number else _NOTHING
-            for number, (count, at) in enumerate(zip(messages, places[3:], strict=True))
-        ]
-        return Measures(messages, errors, lane_time, batch_sizes, round_trip, tuple(handler_time))
+        head = self._segment.look(start, _HEAD_BYTES).cast("Q")
+        messages, errors = head[:classes].tolist(), head[CLASSES : CLASSES + classes].tolist()
+        words = array("Q", [*messages, *errors])
+        for number in range(3 + classes):
+            self._read_histogram(start + _HEAD_BYTES + number * HISTOGRAM_BYTES, words)
+        return memoryview(words)
+
+    def _read_histogram(self, at: int, words: "array[int]") -> None:
+        total, largest, shortfall = self._segment.look(at, 8 * _HEAD_WORDS).cast("Q")
+        first, last = bucket_of(TOP - shortfall), bucket_of(largest)
+        used = last - first + 1 if largest or shortfall else 0
+        words.extend((total, largest, shortfall, first, max(0, used)))
+        if used > 0:
+            words.frombytes(self._segment.look(at + 8 * (_HEAD_WORDS + first), 8 * used))
 
     def last_use(self, process: int, index: int) -> float | None:
         """When an agent, by its index in the table, was last handed a message, in monotonic seconds; None: never.
@@ -105,11 +159,6 @@ class Meters:
         at = self._layout.block_offset(process) + self._places.last_use + 4 * index
         when = self._word(at) & 0xFFFFFFFF
         return when * LAST_USE_NS / 1e9 if when else None
-
-    def _histogram(self, at: int, scale: float = SECONDS) -> Histogram:
-        if self._segment.look(at, len(_EMPTY)) == _EMPTY:  # so that most of what nobody has written to is left alone
-            return Histogram((), scale)
-        return Histogram((bytes(self._segment.look(at, HISTOGRAM_BYTES)),), scale)
 
     def _word(self, at: int) -> int:
         return int.from_bytes(self._segment.look(at, 8), sys.byteorder)

@@ -110,11 +110,13 @@ class Monitor:
             found = look_into(self._segment, COORDINATOR, slot, head, tail)
             return found.bytes, found.capacity, records_sent(self._segment, COORDINATOR, slot)
 
+        slots = self._meters.slots()
         known = Known(
-            slots=self._meters.slots(),
+            slots=slots,
+            former=[slot for slot in self._meters.used() if slot not in slots],
             agents=lambda slot: self._meters.counters_of(slot)[count.AGENTS],
             lane=lane,
-            pids=lambda slot: pids[slot],
+            pids=lambda slot: pids[slot] if slot in slots else 0,
             facts={},
         )
         return take(self._meters, known)
