@@ -99,7 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--no-check", action="store_true", help="leave out the single-process pass")
     demo.add_argument("--plain", action="store_true", help="plain text, even where rich is installed")
     top = _command(commands, "top", _top, "watch a fabric that runs in another process of yours")
-    top.add_argument("pid", metavar="PID", type=_positive, help="the process that made the fabric")
+    top.add_argument(
+        "pid",
+        metavar="PID",
+        type=_positive,
+        nargs="?",
+        help="the process that made the fabric; by default the only one there is",
+    )
     top.add_argument("--once", action="store_true", help="look for one interval, print that, and leave")
     top.add_argument("--json", action="store_true", help="print JSON, one object an interval")
     top.add_argument("--interval", metavar="S", type=_seconds, default=1.0, help="seconds from look to look (1)")

@@ -66,6 +66,20 @@ def attach(pid: int, index: int | None = None, identity: int | None = None) -> F
                 one.segment.close()
 
 
+def running() -> list[tuple[int, str]]:
+    """Return the processes of this user that run a fabric of this version, and their command lines."""
+    found = []
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with contextlib.suppress(OSError, FabricError):
+            check_user(pid)
+            segments = [one.segment for one in _open_all(pid)]
+            if any(Meters(segment).pids()[COORDINATOR] == pid for segment in segments):
+                found.append((pid, command_of(pid)))
+            for segment in segments:
+                segment.close()
+    return found
+
+
 def check_user(pid: int) -> None:
     """Return if this process is there, and ours.
 
@@ -118,7 +132,7 @@ def _open_all(pid: int) -> list[Found]:
             os.close(descriptor)
             refused = error
     if refused is not None and not found:
-        program = _command(pid).partition(" ")[0]
+        program = command_of(pid).partition(" ")[0]
         raise LayoutError(f"process {pid}: {refused}; watch it with the Python that runs it: {program}")
     return found
 
@@ -157,7 +171,7 @@ def _why_none(pid: int, others: list[Segment]) -> str:
         return (
             f"process {pid} is {role} of the fabric that process {coordinator} runs: python -m fabric top {coordinator}"
         )
-    return f"process {pid} ({_command(pid)}) runs no fabric"
+    return f"process {pid} ({command_of(pid)}) runs no fabric"
 
 
 def _pid_within(pid: int) -> int:
@@ -169,7 +183,7 @@ def _pid_within(pid: int) -> int:
     return pid
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
     """Return the command line of a process, as far as there is room."""
     try:
         with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:

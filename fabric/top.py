@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fabric.attaching import command_of, running
 from fabric.errors import ClosedError, FabricError
 from fabric.monitor import Monitor
 from fabric.samples import Sample
@@ -27,7 +28,7 @@ _ENDING = 1.0  # seconds in which a process that has let go of its fabric is see
 class Options:
     """Say what is watched and how; see `python -m fabric top --help`."""
 
-    pid: int
+    pid: int | None
     once: bool = False
     json: bool = False
     interval: float = 1.0
@@ -39,10 +40,13 @@ class Options:
 def run(options: Options) -> int:
     """Watch until the fabric ends or nobody wants to see more. Returns the exit status.
 
+    Without a pid it is the one process of this user that runs a fabric; where there are several they are named.
+
     Raises:
         ProcessLookupError, PermissionError, LayoutError, FabricError: see Monitor.
     """
-    with Monitor(options.pid, index=options.index, identity=options.identity) as monitor:
+    pid = _only() if options.pid is None else options.pid
+    with Monitor(pid, index=options.index, identity=options.identity) as monitor:
         try:
             if options.json:
                 _print_json(monitor, options)
@@ -53,6 +57,15 @@ def run(options: Options) -> int:
         except KeyboardInterrupt:
             print("stopped watching", file=sys.stderr)
     return 0
+
+
+def _only() -> int:
+    found = running()
+    if not found:
+        raise FabricError("no process of yours runs a fabric")
+    if len(found) > 1:
+        raise FabricError("several processes run a fabric, name one:" + "".join(f"\n  {pid}  {c}" for pid, c in found))
+    return found[0][0]
 
 
 def to_dict(monitor: Monitor, sample: Sample, waits: Waits) -> dict[str, Any]:
@@ -85,7 +98,7 @@ def _print_json(monitor: Monitor, options: Options) -> None:
 
 def _print_once(monitor: Monitor, options: Options) -> None:
     screen = Screen(options.plain)
-    view = View(_command(options.pid), options.interval, options.plain)
+    view = View(command_of(monitor.pid), options.interval, options.plain)
     looks = _looks(monitor, options.interval)
     first = next(looks)
     view.take(*next(looks, first))
@@ -97,7 +110,7 @@ def _watch(monitor: Monitor, options: Options) -> None:
     """Show what there is to see, and say at last how it ended."""
     began = time.monotonic()
     screen = Screen(options.plain)
-    watcher = Watcher(monitor, View(_command(options.pid), options.interval, options.plain), screen)
+    watcher = Watcher(monitor, View(command_of(monitor.pid), options.interval, options.plain), screen)
     why = "stopped watching"
     with contextlib.suppress(KeyboardInterrupt), screen.taken():
         if watcher.run(options.interval):
@@ -179,11 +192,3 @@ def _ending(monitor: Monitor) -> str:
     if monitor.process_ended:
         return f"process {monitor.pid} has ended"
     return f"process {monitor.pid} has closed its fabric"
-
-
-def _command(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
-            return file.read().replace("\0", " ").strip()
-    except OSError:
-        return ""

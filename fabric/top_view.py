@@ -162,7 +162,11 @@ class View:
         below += _section("", class_lines(sample), _MOST_CLASSES + 1)
         foot = [[], self._foot(width)] if keys else []
         table = self._table(width)
-        room = None if height is None else max(2, height - len(top) - len(below) - len(foot))
+        room = None
+        if height is not None:  # half of it is the workers', if they need that
+            left = max(0, height - len(top) - len(foot))
+            below = below[: left - min(len(table), max(3, left // 2))]
+            room = max(2, left - len(below))
         lines = [_fitted(line, width) for line in (*top, *_cut(table, room, "workers"), *below)]
         return [*lines, *foot] if height is None else [*lines[: height - len(foot)], *foot][:height]
 

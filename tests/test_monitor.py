@@ -363,6 +363,19 @@ def test_a_coordinator_that_is_killed_ends_the_watching_and_leaves_the_last_figu
             monitor.stack(1)
 
 
+def test_a_fabric_that_is_closed_while_it_is_opened_is_none(fabric, monkeypatch):
+    opened = os.open
+
+    def too_late(path, *rest):
+        if str(path).startswith("/proc/"):
+            raise FileNotFoundError(path)
+        return opened(path, *rest)
+
+    monkeypatch.setattr(os, "open", too_late)
+    with pytest.raises(FabricError, match="runs no fabric"):
+        Monitor(os.getpid())
+
+
 def test_a_descriptor_that_is_used_for_something_else_meanwhile_is_not_taken_for_the_fabric(tmp_path):
     (tmp_path / "file").touch()
     place = attaching.Place(str(tmp_path / "file"), (0, 0))

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from fabric import Monitor
+from fabric import Monitor, attaching
 from fabric.figures import rate, share, size, span, sparkline
 from fabric.top_view import View
 from tests.watching import PATIENCE, ROOT, until, watched
@@ -134,6 +134,17 @@ def test_once_as_json_has_the_figures_of_the_coordinator_and_who_waits(program):
     assert [one["slot"] for one in found["waits"]["workers"]] == [1, 2]
     assert 0.1 <= found["interval"] < PATIENCE
     assert set(found["usage"]) == {str(one["pid"]) for one in (found["coordinator"], *found["workers"])}
+
+
+def test_without_a_pid_processes_that_run_a_fabric_are_found(program, tmp_path):
+    assert program.pid in dict(attaching.running())
+    with watched() as other:
+        done = top("--once")
+        assert done.returncode == 1
+        assert "several processes run a fabric, name one:\n" in done.stderr
+        assert re.search(rf"^  {other.pid}  .*tests\.watched", done.stderr, re.MULTILINE)
+        workers = [worker["pid"] for worker in other.do("read")["workers"]]
+        assert dict(attaching.running()).keys().isdisjoint(workers)
 
 
 # In a terminal.
@@ -326,6 +337,8 @@ def test_what_does_not_fit_the_height_is_counted(program):
         view.take(monitor.sample(), monitor.waits())
     for height in (8, 12, 16, 20, 40):
         assert len(view.lines(100, height)) <= height
+    shown = ["".join(text for text, _ in line) for line in view.lines(100, 16)]
+    assert len([line for line in shown if " idle " in line]) == 2
 
 
 @pytest.mark.parametrize(
