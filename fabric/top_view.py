@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fabric.figures import rate, share, size, span, sparkline
 from fabric.samples import Sample
 from fabric.statistics import WorkerStatistics
 from fabric.tables import printable
 from fabric.waits import HUNG, IDLE, RUNNING, STARTING, STOPPED, Waits, WorkerState
+from fabric.wording import rate, share, size, span, sparkline
 
 Span = tuple[str, str]  # text, style of rich ("" for none)
 Line = list[Span]

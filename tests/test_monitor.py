@@ -35,6 +35,11 @@ def both(fabric, monitor):
     return still(fabric.statistics().to_dict()), still(monitor.statistics().to_dict())
 
 
+def all_idle(monitor):
+    """Say whether all workers have started and wait for something to do."""
+    return all(one.state == waits.IDLE for one in monitor.waits().workers)
+
+
 @pytest.fixture
 def fabric():
     """A fabric of two workers."""
@@ -46,7 +51,7 @@ def fabric():
 def monitor(fabric):
     """A monitor of it."""
     with Monitor(os.getpid()) as made:
-        until(lambda: all(one.state == waits.IDLE for one in made.waits().workers))
+        until(lambda: all_idle(made))
         yield made
 
 
@@ -161,6 +166,8 @@ def test_a_fabric_that_is_attached_to_a_thousand_times_leaks_nothing(fabric):
         maps = Path("/proc/self/maps").read_text(encoding="utf-8")
         return sorted(os.listdir("/proc/self/fd")), maps.count("shm-fabric")
 
+    with Monitor(os.getpid()) as monitor:
+        until(lambda: all_idle(monitor))
     before = held()
     for _ in range(1000):
         with Monitor(os.getpid()) as monitor:

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import pytest
 
 from fabric import Monitor, attaching
-from fabric.figures import rate, share, size, span, sparkline
 from fabric.top_view import View
+from fabric.wording import rate, share, size, span, sparkline
 from tests.watching import PATIENCE, ROOT, until, watched
 
 TOP = [sys.executable, "-m", "fabric", "top"]
