@@ -40,6 +40,7 @@ BENCHES = (
     "recovery",
     "protection",
     "metrics",
+    "watching",
     "crashes",
     "large",
     "sizes",

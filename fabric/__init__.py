@@ -38,6 +38,7 @@ _HOME = {
     "JoinableQueue": "fabric.queue",
     "LayoutError": "fabric.errors",
     "MessageTooLargeError": "fabric.errors",
+    "Monitor": "fabric.monitor",
     "PoisonMessageError": "fabric.errors",
     "Queue": "fabric.queue",
     "Pool": "fabric.pool",

@@ -18,6 +18,7 @@ from fabric.errors import (
 )
 from fabric.executor import Executor
 from fabric.messages import DeadLetter
+from fabric.monitor import Monitor
 from fabric.pool import Pool
 from fabric.queue import JoinableQueue, Queue, ShutDown, SimpleQueue
 from fabric.seeds import rng, task_generator
@@ -41,6 +42,7 @@ __all__ = [
     "JoinableQueue",
     "LayoutError",
     "MessageTooLargeError",
+    "Monitor",
     "PoisonMessageError",
     "Pool",
     "Queue",

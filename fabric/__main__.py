@@ -75,6 +75,13 @@ def _demo(options: argparse.Namespace) -> int:
         return 2
 
 
+def _top(options: argparse.Namespace) -> int:
+    from fabric.top import Options, run
+
+    chosen = (options.index, options.identity)
+    return run(Options(options.pid, options.once, options.json, options.interval, *chosen, options.plain))
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from fabric.doctor import run
 
@@ -91,6 +98,20 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--wave-size", metavar="N", type=_positive, default=500, help="agents spawned at a time (500)")
     demo.add_argument("--no-check", action="store_true", help="leave out the single-process pass")
     demo.add_argument("--plain", action="store_true", help="plain text, even where rich is installed")
+    top = _command(commands, "top", _top, "watch a fabric that runs in another process of yours")
+    top.add_argument(
+        "pid",
+        metavar="PID",
+        type=_positive,
+        nargs="?",
+        help="the process that made the fabric; by default the only one there is",
+    )
+    top.add_argument("--once", action="store_true", help="look for one interval, print that, and leave")
+    top.add_argument("--json", action="store_true", help="print JSON, one object an interval")
+    top.add_argument("--interval", metavar="S", type=_seconds, default=1.0, help="seconds from look to look (1)")
+    top.add_argument("--index", metavar="N", type=_number, help="which of several fabrics of the process, from 0 on")
+    top.add_argument("--identity", metavar="HEX", type=_hex, help="likewise, by what it is called in the error")
+    top.add_argument("--plain", action="store_true", help="plain text, even where rich is installed")
     _command(commands, "doctor", _doctor, "say what this machine offers, and what to do about what it lacks")
     return parser
 
@@ -105,6 +126,29 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number over 0")
     return int(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _hex(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no hexadecimal number") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.05 to 3600")
+    return seconds
 
 
 if __name__ == "__main__":

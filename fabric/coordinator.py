@@ -129,7 +129,7 @@ class Fabric(ArraySpawner):
             self._switchboard.lend_from(self._arena)
         self._directory = Directory(self._peer, self.config.max_agents)
         self._supervisor = Supervisor(self.config, self._segment, self._switchboard, self._directory, self._unasked)
-        self._supervisor.crew.post = self._board.post
+        self._supervisor.crew.post, self._supervisor.post = self._board.post, self._board.use
         self._spawner = Spawner(self._switchboard, self._directory, self)
         self._spawner.classify = self._board.classify
         register_messenger(self)

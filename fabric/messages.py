@@ -60,6 +60,7 @@ ENCODINGS = {
 FORWARDED = 1  # flag: the reply goes to `sender`, not to the process at the other end of the lane
 
 STACK_SIGNAL = signal.SIGRTMAX - 1  # asks a worker for its Python stack
+LOOK_SIGNAL = signal.SIGRTMAX - 3  # asks a worker for its Python stack, in the name of an onlooker: fabric.monitor
 HURRY_SIGNAL = signal.SIGRTMAX - 2  # asks a worker for the replies of what it has done, though its batch is not over
 
 INDEX_BITS = 20  # of a correlation id; FAB_TOKEN_SHIFT

@@ -1,6 +1,6 @@
 """Read what the processes of a fabric measure, straight from its segment: in the coordinator, or from outside.
 
-    board          is it measured at all; pid of who runs in which slot      coordinator writes
+    board          is it measured at all; which slots are used; whose pids   coordinator writes
     classes        number of each agent's class, and the names of these      coordinator writes
     a block        counters, traffic, measures, last use of agents           the process of that block writes
 
@@ -11,14 +11,18 @@ import os
 import sys
 import threading
 from array import array
+from collections.abc import Iterable
 
 from fabric.counters import STARTS
-from fabric.histogram import COUNTS, Histogram
+from fabric.histogram import COUNTS, HISTOGRAM_BYTES, TOP, Histogram, bucket_of
+from fabric.lanes import NO_TRAFFIC, read_traffic
+from fabric.messages import COORDINATOR
 from fabric.ring import (
     CLASS_NAME_BYTES,
     CLASSES,
     LAST_USE_NS,
     LINE_BYTES,
+    PROCESSES_MAX,
     SURVEY_HEAD,
     MeasuresReader,
     Traffic,
@@ -26,7 +30,10 @@ from fabric.ring import (
 )
 from fabric.segment import Segment
 
+_HEAD_BYTES = 2 * 8 * CLASSES
+_HEAD_WORDS = 3  # of a histogram in the segment: sum, maximum, shortfall
 _OTHERS = "(several)"  # class 0
+_USED = LINE_BYTES + -(-8 * PROCESSES_MAX // LINE_BYTES) * LINE_BYTES  # in the board: behind the pids
 
 
 class Measures:
@@ -76,8 +83,12 @@ class Meters:
 
     def pids(self) -> list[int]:
         """The process in each slot, 0 for none; the first is the coordinator."""
-        start = self._places.board + LINE_BYTES
-        return memoryview(self._segment.whole)[start : start + 8 * self._layout.processes].cast("Q").tolist()
+        return self._segment.look(self._places.board + LINE_BYTES, 8 * self._layout.processes).cast("Q").tolist()
+
+    def slots(self) -> list[int]:
+        """The slots that have a worker, or are about to get its successor."""
+        used = self._segment.look(self._places.board + _USED, self._layout.processes)
+        return [slot for slot, in_use in enumerate(used) if in_use]
 
     def used(self) -> list[int]:
         """The slots that have, or had, a worker."""
@@ -87,10 +98,10 @@ class Meters:
     def class_names(self) -> list[str]:
         """The names of the classes of agents, by number; the first stands for several, and for one too many."""
         names = [_OTHERS]
-        start, whole = self._places.class_names, memoryview(self._segment.whole)
+        written = self._segment.look(self._places.class_names, CLASSES * CLASS_NAME_BYTES)
         for number in range(1, CLASSES):
-            at = start + number * CLASS_NAME_BYTES
-            name = bytes(whole[at : at + CLASS_NAME_BYTES]).partition(b"\0")[0]
+            at = number * CLASS_NAME_BYTES
+            name = bytes(written[at : at + CLASS_NAME_BYTES]).partition(b"\0")[0]
             if not name:
                 break
             names.append(name.decode("utf-8", "replace"))
@@ -101,11 +112,17 @@ class Meters:
         return self._segment.counters_of(process)
 
     def traffic(self) -> list[Traffic]:
-        """What each process has sent, and what waits for it."""
-        return survey(self._layout, self._segment.whole)
+        """What each process has sent, and what waits for it; of slots that have no worker maybe nothing."""
+        if self._segment.process is not None:
+            return survey(self._layout, self._segment.whole)
+        used = {COORDINATOR, *self.slots(), *self.used()}
+        slots = range(self._layout.processes)
+        return [read_traffic(self._segment, slot) if slot in used else NO_TRAFFIC for slot in slots]
 
     def measures(self, process: int, classes: int) -> Measures:
         """Copy the histograms of a process, and what it counts by class, for the first so many classes."""
+        if self._segment.process is None:
+            return Measures(self._read(process, classes), classes)
         with self._lock:
             if self._reader is None:
                 self._reader = MeasuresReader(self._layout, self._segment.whole)
@@ -115,6 +132,24 @@ class Meters:
     def close(self) -> None:
         """Let go of the segment. Safe to call twice."""
         self._reader = None
+
+    def _read(self, process: int, classes: int) -> memoryview:
+        """Make the words of fab_survey_measures of what the file says: whoever only looks has nothing mapped."""
+        start = self._layout.block_offset(process) + self._places.measures
+        head = self._segment.look(start, _HEAD_BYTES).cast("Q")
+        messages, errors = head[:classes].tolist(), head[CLASSES : CLASSES + classes].tolist()
+        words = array("Q", [*messages, *errors])
+        for number in range(3 + classes):
+            self._read_histogram(start + _HEAD_BYTES + number * HISTOGRAM_BYTES, words)
+        return memoryview(words)
+
+    def _read_histogram(self, at: int, words: "array[int]") -> None:
+        total, largest, shortfall = self._segment.look(at, 8 * _HEAD_WORDS).cast("Q")
+        first, last = bucket_of(TOP - shortfall), bucket_of(largest)
+        used = last - first + 1 if largest or shortfall else 0
+        words.extend((total, largest, shortfall, first, max(0, used)))
+        if used > 0:
+            words.frombytes(self._segment.look(at + 8 * (_HEAD_WORDS + first), 8 * used))
 
     def last_use(self, process: int, index: int) -> float | None:
         """When an agent, by its index in the table, was last handed a message, in monotonic seconds; None: never.
@@ -126,7 +161,7 @@ class Meters:
         return when * LAST_USE_NS / 1e9 if when else None
 
     def _word(self, at: int) -> int:
-        return int.from_bytes(self._segment.whole[at : at + 8], sys.byteorder)
+        return int.from_bytes(self._segment.look(at, 8), sys.byteorder)
 
 
 class Board:
@@ -136,6 +171,7 @@ class Board:
         places = segment.layout.metrics
         self._measuring = segment.front(places.board, 4).cast("I")
         self._pids = segment.front(places.board + LINE_BYTES, 8 * segment.layout.processes).cast("Q")
+        self._used = segment.front(places.board + _USED, segment.layout.processes)
         self._classes = segment.front(places.classes, segment.layout.max_agents)
         self._names = segment.front(places.class_names, CLASSES * CLASS_NAME_BYTES)
         self._numbers: dict[str, int] = {}  # by module and name, so that a class defined again is the same
@@ -149,6 +185,11 @@ class Board:
     def post(self, slot: int, pid: int) -> None:
         """Say who runs in a slot; 0 for nobody."""
         self._pids[slot] = pid
+
+    def use(self, slots: Iterable[int]) -> None:
+        """Say which slots have a worker, or are about to get its successor; no others have."""
+        chosen = set(slots)
+        self._used[:] = bytes(slot in chosen for slot in range(len(self._used)))
 
     def classify(self, kind: type, addresses: "array[int]") -> None:
         """Say of which class these agents are, before they can be sent anything. One thread at a time."""
@@ -185,5 +226,5 @@ class Board:
 
     def close(self) -> None:
         """Let go of the segment."""
-        for view in (self._measuring, self._pids, self._classes, self._names):
+        for view in (self._measuring, self._pids, self._used, self._classes, self._names):
             view.release()

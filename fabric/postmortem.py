@@ -25,10 +25,11 @@ from fabric.messages import (
 )
 from fabric.parcel import unpack
 from fabric.ring import BATCH_MAX, HEADER_BYTES
-from fabric.segment import Segment
+from fabric.segment import Segment, Slices
 from fabric.views import copy_of
 
 _HEADER = struct.Struct("<IHBBQQQ")  # size, kind, encoding, flags, target, sender, correlation
+_SIZE_AND_KIND = struct.Struct("<IH")
 _PAD = 1
 _ALIGN = 16
 _MOST_KEPT = 64 << 20  # bytes of a message that are copied for a dead letter
@@ -78,7 +79,7 @@ def locate(segment: Segment, slot: int) -> Victim | None:
     processes = segment.layout.processes
     if lane >= processes or position % _ALIGN != 0:
         return None
-    data = segment.lane_data(lane, slot)
+    data = segment.lane_slices(lane, slot)
     head = segment.head_of(slot, lane)
     again = 0
     for _ in range(index):
@@ -92,7 +93,7 @@ def locate(segment: Segment, slot: int) -> Victim | None:
     if begin < head:
         return None
     at = begin % len(data)
-    _, kind, encoding, _, target, sender, correlation = _HEADER.unpack_from(data, at)
+    _, kind, encoding, _, target, sender, correlation = _HEADER.unpack(data[at : at + _HEADER.size])
     if kind not in TO_AGENTS:
         return None
     return Victim(lane, begin, target, sender, correlation, encoding, b"", (), again)
@@ -161,12 +162,12 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
-def _record_at(data: memoryview, position: int) -> tuple[int, int] | None:
+def _record_at(data: memoryview | Slices, position: int) -> tuple[int, int] | None:
     """Return (bytes of padding before it, its size with the header) of the record at a counter."""
     padding = 0
     while True:
         offset = (position + padding) % len(data)
-        size, kind = struct.unpack_from("<IH", data, offset)
+        size, kind = _SIZE_AND_KIND.unpack(data[offset : offset + _SIZE_AND_KIND.size])
         if kind == _PAD and _ALIGN <= size <= len(data) - offset and padding == 0:
             padding = size
             continue

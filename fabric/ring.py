@@ -161,11 +161,16 @@ class Layout:
         return int(lib.fab_tails_offset(self.header))
 
     @property
+    def outbox_words_offset(self) -> int:
+        """Where the tail of a worker's outbox stands in its block, and its head one line behind."""
+        return self.tails_offset + 2 * self.processes * LINE_BYTES
+
+    @property
     def begun_offset(self) -> int:
         """Where the words `begun`, one a lane, and then the words `handled` begin in a process's block."""
         return int(lib.fab_begun_offset(self.header))
 
-    @property
+    @functools.cached_property
     def metrics(self) -> MetricsLayout:
         """Where what is measured lies."""
         names = ("classes", "class_names", "traffic", "measures", "last_use")

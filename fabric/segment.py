@@ -2,12 +2,13 @@
 
     coordinator                       worker k                       monitor
     Segment.create(config)            Segment.attach(fd, k)          Segment.attach(fd, None)
-    whole: read-only                  whole: read-only               whole: read-only
+    whole: read-only                  whole: read-only               nothing mapped: it reads the file
     own: header, table, block 0       own: block k
 
 The segment is a memfd: it has no name, so nothing is left in /dev/shm after any crash, Docker's limit on
 /dev/shm does not bind it, and no other user can open it. It is sealed against resizing, so nobody's access
-can run past its end. Its pages cost memory when they are first touched.
+can run past its end. Its pages cost memory when they are first touched, be it to read them through a mapping;
+a read of the file leaves them alone, and so watching a fabric costs it nothing.
 """
 
 import errno
@@ -44,10 +45,11 @@ class Segment:
         self.descriptor = descriptor
         self.layout = layout
         self.process = process
-        size = layout.segment_bytes
-        self._whole: mmap.mmap | None = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        self._whole: mmap.mmap | None = None
         self._own: mmap.mmap | None = None
         if process is not None:
+            size = layout.segment_bytes
+            self._whole = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
             offset, length = layout.writable_range(process)
             self._own = mmap.mmap(descriptor, length, flags=mmap.MAP_SHARED, offset=offset)
 
@@ -105,10 +107,22 @@ class Segment:
 
     @property
     def whole(self) -> mmap.mmap:
-        """The segment, mapped read-only. ClosedError after `close`."""
+        """The segment, mapped read-only. ClosedError after `close`. Not for whoever only looks."""
         if self._whole is None:
             raise ClosedError("this segment is closed")
         return self._whole
+
+    def look(self, start: int, size: int) -> memoryview:
+        """Part of the segment, read-only, as it changes; for whoever only looks a copy of it as it stands.
+
+        Raises:
+            ClosedError: the segment is closed.
+        """
+        if self.process is not None:
+            return memoryview(self.whole)[start : start + size]
+        if self.descriptor < 0:
+            raise ClosedError("this segment is closed")
+        return memoryview(os.pread(self.descriptor, size, start))
 
     def peer(self) -> Peer:
         """Connect this process's ends of the lanes."""
@@ -117,8 +131,11 @@ class Segment:
 
     def lane_data(self, producer: int, lane: int) -> memoryview:
         """The data of one of `producer`'s lanes, read-only."""
-        offset, size = self.layout.lane_range(producer, lane)
-        return memoryview(self.whole)[offset : offset + size]
+        return self.look(*self.layout.lane_range(producer, lane))
+
+    def lane_slices(self, producer: int, lane: int) -> "Slices":
+        """The data of a lane likewise, for whoever only looks too: read where it is sliced."""
+        return Slices(self, *self.layout.lane_range(producer, lane))
 
     def cursor(self) -> memoryview:
         """This worker's cursor line, writable: 16 words of 64 bits."""
@@ -135,7 +152,7 @@ class Segment:
     def handled_of(self, process: int, lane: int) -> int:
         """How far a process has handled one of its incoming lanes, as far as it says so: see `handled`."""
         words = self.layout.block_offset(process) + self.layout.begun_offset + 8 * self.layout.processes
-        return memoryview(self.whole)[words + 8 * lane : words + 8 * lane + 8].cast("Q")[0]
+        return self.look(words + 8 * lane, 8).cast("Q")[0]
 
     def withdrawals(self) -> memoryview:
         """The coordinator's word for each worker, writable: how far its lane's questions to runners are taken back.
@@ -147,12 +164,11 @@ class Segment:
     def withdrawn_from(self, slot: int) -> memoryview:
         """That word for one worker, read-only."""
         words = self.layout.block_offset(COORDINATOR) + self.layout.begun_offset + 8 * self.layout.processes
-        return memoryview(self.whole)[words + 8 * slot : words + 8 * slot + 8].cast("Q")
+        return self.look(words + 8 * slot, 8).cast("Q")
 
     def journal_data(self) -> memoryview:
         """The data of this worker's journal, read-only."""
-        offset, size = self.layout.journal_range(self.process or 0)
-        return memoryview(self.whole)[offset : offset + size]
+        return self.look(*self.layout.journal_range(self.process or 0))
 
     def own_arena(self) -> memoryview:
         """This process's arena, writable."""
@@ -174,8 +190,7 @@ class Segment:
 
     def classes(self) -> memoryview:
         """The number of each agent's class, by its index in the table; read-only."""
-        start = self.layout.metrics.classes
-        return memoryview(self.whole)[start : start + self.layout.max_agents]
+        return self.look(self.layout.metrics.classes, self.layout.max_agents)
 
     def counters(self) -> memoryview:
         """This process's counters, writable, 64 bits each."""
@@ -184,23 +199,23 @@ class Segment:
     def counters_of(self, process: int) -> memoryview:
         """The counters of any process, read-only."""
         start = self.layout.block_offset(process) + 2 * LINE_BYTES
-        return memoryview(self.whole)[start : start + 8 * COUNTERS].cast("Q")
+        return self.look(start, 8 * COUNTERS).cast("Q")
 
     def cursor_of(self, process: int) -> tuple[int, int]:
         """The first two words of a worker's cursor."""
         start = self.layout.block_offset(process) + LINE_BYTES
-        index, where = memoryview(self.whole)[start : start + 16].cast("Q")
+        index, where = self.look(start, 16).cast("Q")
         return index, where
 
     def head_of(self, process: int, lane: int) -> int:
         """The head of one of a process's incoming lanes."""
         start = self.layout.block_offset(process) + self.layout.heads_offset + lane * LINE_BYTES
-        return memoryview(self.whole)[start : start + 8].cast("Q")[0]
+        return self.look(start, 8).cast("Q")[0]
 
     def tail_of(self, process: int, lane: int) -> int:
         """The tail of one of a process's outgoing lanes."""
         start = self.layout.block_offset(process) + self.layout.tails_offset + lane * LINE_BYTES
-        return memoryview(self.whole)[start : start + 8].cast("Q")[0]
+        return self.look(start, 8).cast("Q")[0]
 
     def set_tail(self, lane: int, tail: int) -> None:
         """Set the tail of one of our outgoing lanes: in the name of a dead process, before its successor reads it."""
@@ -218,6 +233,22 @@ class Segment:
         assert self.process is not None
         start = self.layout.block_offset(self.process) - self.layout.writable_range(self.process)[0] + offset
         return memoryview(self._own)[start : start + 8 * count].cast("Q")
+
+
+class Slices:
+    """Part of a segment, of which only what is asked for is looked at."""
+
+    def __init__(self, segment: Segment, start: int, size: int) -> None:
+        self._segment = segment
+        self._start = start
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, wanted: slice) -> memoryview:
+        first, behind, _ = wanted.indices(self._size)
+        return self._segment.look(self._start + first, max(0, behind - first))
 
 
 def memfd(name: str) -> int:

@@ -1,12 +1,38 @@
-"""The files that workers leave their Python stack in: when they crash, and when they are asked where they hang."""
+"""The files that workers leave their Python stack in: when they crash, and when they are asked where they hang.
+
+    shm-fabric-stack   made by the coordinator, which reads it: crashes, STACK_SIGNAL before a hung worker is killed
+    shm-fabric-look    made by the worker: LOOK_SIGNAL, for whoever looks on from outside and empties it again
+
+Two, so that what an onlooker asked for is never taken for what a worker died of.
+"""
 
 import contextlib
+import faulthandler
+import fcntl
 import os
 import time
+
+from fabric.messages import LOOK_SIGNAL
+
+LOOK_FILE = "shm-fabric-look"
 
 _MOST_BYTES = 64 << 10
 _PATIENCE = 0.5  # seconds that a hung worker has to say where it hangs
 _LOOK = 0.02
+
+
+def answer_onlookers() -> None:
+    """Have this worker leave its Python stack in a file of its own whenever LOOK_SIGNAL comes, whatever it does then.
+
+    Without a descriptor to spare it leaves none, and the signal is not caught; an onlooker sees both.
+    """
+    try:
+        file = os.memfd_create(LOOK_FILE, os.MFD_CLOEXEC)
+        os.fchmod(file, 0o600)
+        fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)  # others empty it
+    except OSError:
+        return
+    faulthandler.register(LOOK_SIGNAL, file)
 
 
 class Stacks:

@@ -81,6 +81,7 @@ class Supervisor:
         self._reliefs: dict[int, deque[str]] = {}  # by slot: why workers there are to leave, in the order of the lane
         # Told who died of what, and is given up with that or not; in the supervisor thread. None: we killed it.
         self.watchers: list[Callable[[int, WorkerLostError | None, bool], None]] = []
+        self.post: Callable[[Iterable[int]], None] = lambda slots: None  # told which slots are used, when that changes
         self.restarts = 0
         self.recycled = 0  # workers that were replaced for a reason of ours, at a good moment
         self.ended = 0  # workers that we killed for the message they had in hand
@@ -118,6 +119,7 @@ class Supervisor:
                 self._check_open()
                 self._progress[slot] = self._peer.progress(slot)
                 self._policies[slot] = RestartPolicy(self._config.max_restarts, self._config.restart_window)
+                self._post_slots()
                 self._reliefs.pop(slot, None)
             self._switchboard.use(slot)
             control = self._segment.tail_of(COORDINATOR, slot + self._peer.processes)
@@ -129,6 +131,10 @@ class Supervisor:
         finally:
             spawner.slots = self.slots
 
+    def _post_slots(self) -> None:
+        if not self._dismissed:  # then what was posted last stands, for whoever looks on to the end
+            self.post(self._policies)
+
     def _check_open(self) -> None:
         if self._dismissed:
             raise ClosedError("this fabric is closed: its workers were dismissed")
@@ -139,6 +145,7 @@ class Supervisor:
             for slot in slots:
                 if self._policies.pop(slot, None) is not None:
                     self._going.add(slot)
+            self._post_slots()
         if self._spawner is not None:
             self._spawner.slots = self.slots
 
@@ -380,6 +387,7 @@ class Supervisor:
     def _give_up(self, slot: int, error: WorkerLostError, reason: str) -> None:
         with self._lock:
             self._policies.pop(slot, None)
+            self._post_slots()
             self._going.discard(slot)
         lost = self._directory.lose(slot)
         if self._spawner is not None:

@@ -87,8 +87,10 @@ static_assert(sizeof(struct fab_header) == 96, "shared layout: header size");
 struct fab_board {
     alignas(FAB_LINE) _Atomic(uint32_t) measuring; /* are metrics kept? looked at once a batch */
     alignas(FAB_LINE) _Atomic(uint64_t) pids[FAB_PROCESSES_MAX]; /* who runs in which slot; 0: nobody */
+    alignas(FAB_LINE) _Atomic(uint8_t) used[FAB_PROCESSES_MAX];  /* 1: has a worker, or gets one */
 };
 static_assert(offsetof(struct fab_board, pids) == FAB_LINE, "shared layout: pids");
+static_assert(offsetof(struct fab_board, used) == 18 * FAB_LINE, "shared layout: used");
 static_assert(2 * FAB_LINE + sizeof(struct fab_board) <= FAB_PAGE, "the board fits behind the header");
 
 /* What went into one lane. Written by whoever holds the lane, so one writer a line. */

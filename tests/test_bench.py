@@ -254,6 +254,7 @@ SEEDED = {  # a fault in the agent of each bench
     "array_spawn": {"agents": 1_000, "agent": "Deaf"},
     "million": {"agents": 100, "workers": 1, "agent": "Miscounter"},
     "protection": {"kind": "bytes", "alternations": 1, "messages": 500, "agents": 10, "agent": "Liar"},
+    "watching": {"alternations": 1, "seconds": 0.1, "agents": 10, "agent": "Liar"},
     "large": {"job": {"back": "sum", "trips": 3}, "agent": "Skimmer"},
     "threshold": {
         "form": "bytes",

@@ -35,6 +35,7 @@ PUBLIC = ERRORS | {
     "Fabric",
     "FabricConfig",
     "JoinableQueue",
+    "Monitor",
     "Queue",
     "Pool",
     "Shared",

@@ -32,6 +32,8 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.integrations",
         "fabric.survey",
         "fabric.tables",
+        "fabric.wording",
+        "fabric.screen",
     ),
     ("fabric._native", "fabric.chunk", "fabric.exponential", "fabric.log_frames"),
     ("fabric.ring", "fabric.records", "fabric.lifeline"),
@@ -46,7 +48,9 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.looks",
     ),
     ("fabric.segment", "fabric.codec", "fabric.wire"),
-    ("fabric.arena", "fabric.views", "fabric.meters"),
+    ("fabric.arena", "fabric.views", "fabric.lanes"),
+    ("fabric.meters",),
+    ("fabric.attaching",),
     (
         "fabric.callables",
         "fabric.channel",
@@ -118,7 +122,9 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.blame",
         "fabric.ending",
         "fabric.mending",
+        "fabric.waits",
     ),
+    ("fabric.monitor",),
     ("fabric.workers.later",),
     ("fabric.workers.streaming", "fabric.workers.streams", "fabric.switchboard"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.streams"),
@@ -147,7 +153,8 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.testing",),
     ("fabric.workers.__main__", "fabric"),  # `fabric` is the list of public names
     ("fabric.demo", "fabric.demo_output", "fabric.doctor", "fabric.integrations.*"),
-    ("fabric.demo_run",),
+    ("fabric.top_view",),
+    ("fabric.demo_run", "fabric.top"),
     ("fabric.__main__",),
 )
 BOTH = ("fabric.inline", "fabric.inline_host", "fabric.testing")  # they run coordinator and workers in one process

@@ -28,6 +28,7 @@ from fabric.lifeline import Lifeline
 from fabric.messages import COORDINATOR, HURRY_SIGNAL, STACK_SIGNAL
 from fabric.payloads import open_arena
 from fabric.segment import Segment
+from fabric.stacks import answer_onlookers
 from fabric.stopwatch import Stopwatch, add
 from fabric.wire import receive_frame
 from fabric.workers.early import reply_early
@@ -85,6 +86,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     settle_threads()
     faulthandler.enable(stack)
     faulthandler.register(STACK_SIGNAL, stack)
+    answer_onlookers()
     segment = Segment.attach(boot.memfd, slot)
     words = segment.cursor()
     cursor, intent = words[:2], words[2:]
