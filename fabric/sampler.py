@@ -34,6 +34,8 @@ class Sampler:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._apart: weakref.WeakSet[Sampler] = weakref.WeakSet()
+        self._ends: list[Callable[[], None]] = []
 
     @property
     def history(self) -> list[Sample]:
@@ -94,14 +96,43 @@ class Sampler:
             self._thread = threading.Thread(target=_run, args=(me, self._wake), name="fabric-sampler", daemon=True)
             self._thread.start()
 
+    def apart(self, interval: float, keep: int = 240) -> "Sampler":
+        """Return a sampler of the same fabric with an interval and a history of its own. It ends with this one."""
+        if not interval > 0:
+            raise ValueError(f"interval={interval!r} must be over 0 seconds")
+        made = Sampler(self._take, interval, keep)
+        with self._lock:
+            self._apart.add(made)
+            closed = self._closed
+        if closed:
+            made.close()
+        return made
+
+    def at_close(self, callback: Callable[[], None]) -> None:
+        """Call back once, in the thread that closes the fabric, before its segment goes; at once if it is closed."""
+        with self._lock:
+            if not self._closed:
+                self._ends.append(callback)
+                return
+        callback()
+
     def close(self) -> None:
         """End the thread, if there is one. Safe to call twice; the history stays."""
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
             self._wake.set()
+            ends, self._ends = self._ends, []
+            apart = list(self._apart)
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        for sampler in apart:
+            sampler.close()
+        for callback in ends:
+            try:
+                callback()
+            except Exception:
+                _log.exception("a callback of the sampler's end raised")
 
     def _alerts(self) -> list[tuple[Callable[[Alert], None], Alert]]:
         """Look at the conditions; return whom to tell of what is new."""
