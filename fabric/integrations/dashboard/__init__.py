@@ -21,6 +21,7 @@ from fabric.integrations.dashboard.server import Dashboard
 __all__ = ["Dashboard", "serve"]
 
 _LEAST_TOKEN = 16  # characters
+_UNREAD_BYTES = 128 * 1024  # that the kernel keeps for a viewer who does not read: it would let it be megabytes
 
 
 def serve(
@@ -64,6 +65,7 @@ def _listen(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)  # of each connection
         listening.bind(("127.0.0.1", port))
         listening.listen()
     except OSError as error:
