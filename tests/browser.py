@@ -27,6 +27,10 @@ _OPTIONS = (
     "--disable-component-update",
     "--disable-extensions",
     "--disable-sync",
+    # One process for all pages, which is there from the beginning: no test starts one, or waits for one to end.
+    "--disable-features=BackForwardCache,IsolateOrigins,MediaRouter,OptimizationHints,SpareRendererForSitePerProcess",
+    "--disable-site-isolation-trials",
+    "--renderer-process-limit=1",
     "--hide-scrollbars",
     "--no-first-run",
     "--remote-debugging-pipe",
@@ -41,7 +45,7 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab. What it logs, and exceptions in it, are in `complaints`."""
+    """A browser, and the one tab that it has at a time. What that logs, and exceptions in it, are in `complaints`."""
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read = write, read
@@ -49,10 +53,24 @@ class Page:
         self._number = 0
         self._session: str | None = None
         self.complaints: list[str] = []
+
+    @contextmanager
+    def tab(self) -> Iterator["Page"]:
+        """Open a tab to work in, and close it."""
+        self.complaints = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        try:
+            yield self
+        finally:
+            self._session = None
+            self.call("Target.closeTarget", targetId=target)
+
+    def quit(self) -> None:
+        """End the browser."""
+        self.call("Browser.close")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the DevTools protocol and return its result."""
@@ -70,10 +88,11 @@ class Page:
             self._note(found)
 
     def show(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Open an address in a window of this size."""
+        """Open an address in a window of this size, and wait until it is loaded."""
         self.resize(width, height)
         self.prefer(dark)
         self.call("Page.navigate", url=url)
+        self.wait_until(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
 
     def prefer(self, dark: bool) -> None:
         """Have the user prefer dark pages, or light ones."""
@@ -85,17 +104,17 @@ class Page:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression; a promise's once it has one."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        """Return the value of a JavaScript expression."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
     def wait_until(self, expression: str) -> None:
-        """Wait until an expression is true; looked at between two frames of the page, by the page itself."""
+        """Wait until an expression is true."""
         deadline = time.monotonic() + PATIENCE
-        look = f"new Promise(done => requestAnimationFrame(() => done(Boolean({expression}))))"
-        while not self.evaluate(look):
+        while not self.evaluate(f"Boolean({expression})"):
             assert time.monotonic() < deadline, f"never true: {expression}; {self.complaints}"
+            time.sleep(0.01)  # a poll: the page has many events, and none for what is on it
 
     def screenshot(self, path: Path) -> Path:
         """Write a PNG of the whole page."""
@@ -128,7 +147,7 @@ class Page:
 
 @contextmanager
 def browse(folder: Path) -> Iterator[Page]:
-    """Run a browser with one page; its files are in `folder`, and it is gone with all its processes afterwards."""
+    """Run a browser; its files are in `folder`, and it is gone with all its processes afterwards."""
     chromium = find_chromium()
     assert chromium is not None
     to_browser, write = os.pipe()
@@ -142,8 +161,7 @@ def browse(folder: Path) -> Iterator[Page]:
     try:
         page = Page(write, read)
         yield page
-        page._session = None
-        page.call("Browser.close")
+        page.quit()
     finally:
         os.close(write)
         os.close(read)

@@ -89,6 +89,7 @@ function fillRow(row, columns, values) {
   columns.forEach((column, index) => {
     const cell = row.cells[index], value = values[column.key];
     setText(cell, column.format ? words(column.format, value) : value);
+    if (column.word) cell.title = value; // it may be cut
     if (column.bad) cell.classList.toggle("bad", column.bad(values));
     if (column.meter) cell.style.backgroundSize = `${100 * (column.meter(values) ?? 0)}% 100%`;
   });
