@@ -49,7 +49,7 @@ def page(browser):
 @pytest.fixture
 def shown():
     """A dashboard whose figures are known, sampled quickly."""
-    with made_up_dashboard(0.02, conditions=[slow(0.0001)]) as made:
+    with made_up_dashboard(0.1, conditions=[slow(0.0001)]) as made:
         yield made
 
 
@@ -147,7 +147,7 @@ def test_the_page_says_that_the_fabric_has_ended_and_keeps_the_last_figures(page
 
 @needs_browser
 def test_the_page_connects_again_by_itself(page):
-    with made_up_dashboard(0.02) as first:
+    with made_up_dashboard(0.1) as first:
         page.show(first.url)
         page.wait_until(ENOUGH)
         first._loop.call_soon_threadsafe(lambda: [viewer._transport.abort() for viewer in first._feed.viewers])

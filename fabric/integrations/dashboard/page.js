@@ -44,7 +44,7 @@ const COUNTS = [
   { key: "alarms", title: "Lost wake-ups", bad: true },
 ];
 
-const view = { points: [], frame: null, keep: 300, interval: 1, paused: false, seen: 0, ended: false };
+const view = { points: [], frame: null, keep: 300, interval: 1, paused: false, seen: 0, due: 0, ended: false };
 const byId = (id) => document.getElementById(id);
 
 function withRate([number, unit]) {
@@ -108,6 +108,7 @@ function addPanel(place, title, content) {
 }
 
 function show() {
+  view.due = 0;
   const frame = view.frame;
   if (!frame) return;
   const state = frame.interval === null ? "first sample" : `sampled each ${tick(asTime, view.interval)}`;
@@ -178,7 +179,7 @@ function status(state, text) {
 function take(frame) {
   view.frame = frame;
   view.seen += 1;
-  if (!view.paused) show();
+  if (!view.paused && !view.due) view.due = requestAnimationFrame(show); // not at all while the tab is hidden
 }
 
 function listen() {
