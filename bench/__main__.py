@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import curve, requirements, table
+from bench import curve, requirements, scenario_file, sheet, table
 from bench.harness import Case, Result, Settings, run_case
 from bench.machine import facts
 
@@ -28,22 +28,45 @@ BENCHES = (
     "million",
     "records",
     "array_spawn",
+    "population",
     "scaling",
+    "publishers",
+    "lookup",
+    "placing",
+    "encoding",
     "recovery",
     "protection",
+    "metrics",
     "crashes",
     "large",
     "sizes",
+    "body_sizes",
     "threshold",
     "growth",
     "streams",
+    "stream_chunks",
     "queues",
+    "fifo_grid",
     "executor",
     "pool",
+    "concurrent_imap",
     "joblib_calls",
+    "ray_cases",
+    "scenarios",
 )
-CURVES = ("sizes", "threshold")  # what --plot draws
+CURVES = (  # what --plot draws
+    "sizes",
+    "body_sizes",
+    "threshold",
+    "stream_chunks",
+    "population",
+    "scaling",
+    "publishers",
+    "lookup",
+    "placing",
+)
 REQUIREMENTS = "requirements"
+SCENARIOS = "scenarios"  # the bench that --scale is for, and whose limits are judged whenever it is named
 NOISY = 0.5  # load average from which on the machine was not ours alone
 
 
@@ -64,7 +87,7 @@ def run(wanted: dict[str, list[Case]], settings: Settings) -> list[Result]:
     for bench, its_cases in wanted.items():
         for case in its_cases:
             found = run_case(bench, case, settings)
-            (curve if curve.is_one(found) else table).show(found)
+            (curve if curve.is_one(found) else sheet if sheet.is_one(found) else table).show(found)
             results += found
     return results
 
@@ -86,14 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
     if asked.list:
         for bench in BENCHES:
-            print(f"{bench:12} {question(bench)}")
+            print(f"{bench:15} {question(bench)}")
         return 0
-    judged = asked.names == [REQUIREMENTS]
+    judged = asked.names == [REQUIREMENTS] or SCENARIOS in asked.names
     settings = Settings(asked.quick, asked.ours, lambda line: print(line, file=sys.stderr))
-    known = requirements.load() if judged else []
+    known = _limits(asked.names)
     about = facts()
     _announce(about)
-    results = run(_wanted(asked.names, asked.quick, known), settings)
+    wanted = _wanted(asked.names, asked.quick, known if REQUIREMENTS in asked.names else [])
+    if asked.scale and SCENARIOS in wanted:
+        wanted[SCENARIOS] = importlib.import_module("bench.scenarios").cases_at(asked.scale)
+    results = run(wanted, settings)
     verdicts = requirements.judge(known, results)
     if judged:
         requirements.show(verdicts)
@@ -122,18 +148,38 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write facts, results and verdicts there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves there (needs matplotlib)")
+    scales = f"{', '.join(scenario_file.SCALES)}, or a part of full such as 0.01"
+    parser.add_argument("--scale", metavar="SCALE", help=f"how long {SCENARIOS!r} runs: {scales}")
     parser.add_argument("--list", action="store_true", help="print the benches and their questions")
     asked = parser.parse_args(arguments)
     unknown = [name for name in asked.names if name not in (*BENCHES, REQUIREMENTS)]
     if unknown:
         parser.error(f"no bench is called {', '.join(unknown)}: choose from {', '.join((*BENCHES, REQUIREMENTS))}")
     if asked.plot and asked.names and not {*asked.names} & {*CURVES}:
-        parser.error(f"--plot draws {' and '.join(CURVES)}: neither was asked for")
+        parser.error(f"--plot draws {', '.join(CURVES)}: none of them was asked for")
     if asked.plot and importlib.util.find_spec("matplotlib") is None:  # before minutes of measuring
         parser.error("--plot needs matplotlib: pip install 'shm-fabric[plot]'")
     if REQUIREMENTS in asked.names and len(asked.names) > 1:
         parser.error(f"{REQUIREMENTS!r} chooses its benches itself: give it alone")
+    if asked.scale:
+        _check_scale(parser, asked)
     return asked
+
+
+def _check_scale(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
+    if asked.names and not {*asked.names} & {SCENARIOS, REQUIREMENTS}:
+        parser.error(f"--scale is for {SCENARIOS!r}, which was not asked for")
+    try:
+        scenario_file.check_scale(asked.scale)
+    except ValueError as error:
+        parser.error(f"--scale: {error}")
+
+
+def _limits(names: Sequence[str]) -> list[requirements.Requirement]:
+    """Return the requirements that the run is judged by."""
+    if list(names) == [REQUIREMENTS]:
+        return requirements.load()
+    return [one for one in requirements.load() if one.bench == SCENARIOS] if SCENARIOS in names else []
 
 
 def _wanted(names: Sequence[str], quick: bool, known: Sequence[requirements.Requirement]) -> dict[str, list[Case]]:

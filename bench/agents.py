@@ -18,6 +18,21 @@ class Echo(Agent):
         return body
 
 
+class Busy(Agent):
+    """Answers with the body after 20 µs of work."""
+
+    def on_message(self, body: bytes) -> bytes:
+        return busy(body)
+
+
+def busy(body: bytes) -> bytes:
+    """Use the processor for 20 µs; return the body."""
+    until = time.perf_counter_ns() + 20_000
+    while time.perf_counter_ns() < until:
+        pass
+    return body
+
+
 class Counter(Agent):
     """Adds each body to its total and answers with the total."""
 
@@ -104,6 +119,13 @@ class Miscounter(Counter):
 
     def on_message(self, body: int) -> int:
         return super().on_message(6 if body == 3 else body)
+
+
+class Impostor(Counter):
+    """Gives itself out for its neighbour, if it is the seventh."""
+
+    def on_message(self, body: int) -> int:
+        return super().on_message(body) + (self.total == 7)
 
 
 class Deserter(Survivor):

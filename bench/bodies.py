@@ -31,6 +31,14 @@ def make(kind: str, count: int) -> list[Any]:
     raise ValueError(f"no kind of body is called {kind!r}: choose from {', '.join(KINDS.values())}")
 
 
+def sized(count: int, size: int) -> list[bytes]:
+    """Return `count` distinct bodies of so many bytes, 8 or more."""
+    if size == SIZE:
+        return make("bytes", count)
+    fill = bytes(size - 8)
+    return [index.to_bytes(8, "little") + fill for index in range(count)]
+
+
 def expect(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:
     """Check count, contents and order.
 

@@ -26,7 +26,7 @@ def show(results: Sequence[Result]) -> None:
         rows.append([line[0].metric.name, *cells, _remark(line)])
     better = "higher" if first.metric.higher_is_better else "lower"
     title = f"{first.bench} · {first.case} ({first.metric.unit}, medians, {better} is better)"
-    grid(title, ["", *names, f"{first.contestant} is"], rows)
+    grid(title, [first.metric.axis, *names, f"{first.contestant} is"], rows)
     print(*_absent(results), *verdicts(results), sep="\n")
 
 
@@ -63,7 +63,7 @@ def plot(results: Sequence[Result], file: Path) -> None:
     """
     cases = list(dict.fromkeys((row.bench, row.case) for row in results if row.metric.size is not None))
     if not cases:
-        raise ValueError("no curve was measured: --plot goes with sizes or threshold")
+        raise ValueError("no curve was measured: --plot goes with the benches of CURVES")
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")  # files only: no display is asked for
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
@@ -81,9 +81,9 @@ def _draw(place: Any, case: tuple[str, str], rows: Sequence[Result]) -> None:
             (row.metric.size, row.figures.median) for row in rows if row.contestant == name and row.figures is not None
         ]
         place.plot(*zip(*points, strict=True), marker="o", label=name)
-    place.set(title=" · ".join(case), xlabel="bytes", xscale="log", yscale="log")
+    place.set(title=" · ".join(case), xscale="log", yscale="log")
     if rows:
-        place.set_ylabel(rows[0].metric.unit)
+        place.set(xlabel=rows[0].metric.axis, ylabel=rows[0].metric.unit)
         place.legend()
     place.grid(visible=True, alpha=0.3)
 

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,13 @@ class Metric:
     name: str
     unit: str
     higher_is_better: bool = True
-    size: int | None = None  # of the messages, in bytes: metrics of a case that have one are points of a curve
+    size: int | None = None  # x of a point: metrics of a case that have one are a curve
+    axis: str = "bytes"  # what x counts
+
+
+def points(axis: str, sizes: Sequence[int], unit: str, higher_is_better: bool = True) -> tuple[Metric, ...]:
+    """Return the metrics of a curve over these numbers, named by them: 10, 1,000."""
+    return tuple(Metric(f"{size:,}", unit, higher_is_better, size, axis) for size in sizes)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Contestant:
     options: Mapping[str, Any] = field(default_factory=dict)
     needs: str = ""  # the module that must be installed
     slow: bool = False  # left out by --quick
-    peer: bool = True  # False: ours in another setting, shown beside but not compared with
+    peer: bool = True  # False: ours in another setting, or a floor that no peer is: shown beside, not compared with
     busy: int = 2  # processes at work at once
     rounds: int = 1_000  # at most; the case says how many there are
     limit_s: float = 60.0
@@ -101,6 +107,7 @@ class Result:
             "unit": self.metric.unit,
             "higher_is_better": self.metric.higher_is_better,
             "size": self.metric.size,
+            "axis": None if self.metric.size is None else self.metric.axis,
             "contestant": self.contestant,
             "ours": self.ours,
             "status": self.status,

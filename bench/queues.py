@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from typing import Any
 
 import fabric
 from bench.harness import Case, Contestant, Metric
+from bench.race import Get, Put, Work, race
 from bench.sample import Sample, WrongAnswerError
 
 ITEMS = Metric("items", "items/s")
@@ -29,7 +28,6 @@ BATCH = 256
 CROWDS = ((1, 4), (4, 1), (4, 4))
 FIFO_BYTES = 64 << 20
 WAIT_S = 30.0
-_FORK = multiprocessing.get_context("fork")
 
 
 def cases(quick: bool) -> list[Case]:
@@ -63,41 +61,40 @@ def _contestants(items: int, size: int, batch: int = 1, **crowd: int) -> tuple[C
 def ours(items: int, size: int, batch: int, producers: int = 1, consumers: int = 1, maxsize: int = 0) -> Sample:
     """fabric.Queue."""
     queue = fabric.Queue(maxsize)
-    put, get = (_put_one(queue.put), _get_one(queue.get)) if batch == 1 else (queue.put_many, queue.get_many)
+    put, get = (put_one(queue.put), get_one(queue.get)) if batch == 1 else (queue.put_many, queue.get_many)
     return _race(put, get, (items, size, batch), producers, consumers)
 
 
 def theirs(items: int, size: int, batch: int, producers: int = 1, consumers: int = 1) -> Sample:
     """multiprocessing.Queue, which has no batches."""
     queue: Any = multiprocessing.Queue()
-    return _race(_put_one(queue.put), _get_one(queue.get), (items, size, batch), producers, consumers)
+    return _race(put_one(queue.put), get_one(queue.get), (items, size, batch), producers, consumers)
 
 
 def fifo(items: int, size: int, batch: int, producers: int = 1, consumers: int = 1) -> Sample:
     """faster-fifo, with its pickling replaced by nothing at all: the fastest that it can be for bytes."""
     queue: Any = importlib.import_module("faster_fifo").Queue(FIFO_BYTES, loads=bytes, dumps=_as_it_is)
     if batch == 1:
-        put = _put_one(lambda item: queue.put(item, timeout=WAIT_S))
-        get = _get_one(lambda: queue.get(timeout=WAIT_S))
+        put = put_one(lambda item: queue.put(item, timeout=WAIT_S))
+        get = get_one(lambda: queue.get(timeout=WAIT_S))
     else:
         put = _with_timeout(queue.put_many)
         get = _with_timeout(queue.get_many)
     return _race(put, get, (items, size, batch), producers, consumers)
 
 
-Put = Callable[[list[bytes]], None]
-Get = Callable[[], list[bytes]]
+def put_one(put: Callable[[Any], None]) -> Put:
+    """Return what puts one by one."""
 
-
-def _put_one(put: Callable[[bytes], None]) -> Put:
-    def put_all(items: list[bytes]) -> None:
+    def put_all(items: list[Any]) -> None:
         for item in items:
             put(item)
 
     return put_all
 
 
-def _get_one(get: Callable[[], bytes]) -> Get:
+def get_one(get: Callable[[], Any]) -> Get:
+    """Return what gets one by one."""
     return lambda: [get()]
 
 
@@ -118,58 +115,17 @@ def _bodies(producer: int, items: int, size: int) -> Iterator[bytes]:
 def _race(put: Put, get: Get, work: tuple[int, int, int], producers: int, consumers: int) -> Sample:
     items, size, batch = work
     each = items // producers
-    pipes = [_FORK.Pipe() for _ in range(producers + consumers)]
-    roles = [(_produce, (put, producer, each, size, batch)) for producer in range(producers)]
-    roles += [(_consume, (get, each, size))] * consumers
-    processes = [
-        _FORK.Process(target=role, args=(theirs, *arguments), daemon=True)
-        for (role, arguments), (_, theirs) in zip(roles, pipes, strict=True)
-    ]
-    for process in processes:
-        process.start()
-    ends = [end for end, _ in pipes]
-    for end in ends:
-        end.recv()  # ready
-    start = time.perf_counter()
-    for end in ends:
-        end.send(None)
-    for process in processes[:producers]:
-        process.join()
-    put([b""] * consumers)
-    seen = [end.recv() for end in ends[producers:]]
-    for process in processes[producers:]:
-        process.join()
-    _check([counts for _, counts in seen], each, producers)
-    passed = max(last for last, _ in seen) - start
+    few = size * each >= 1 << 28  # too much for memory: all with one number, of which the heads are kept
+
+    def parts(producer: int) -> list[list[bytes]]:
+        bodies = list(_bodies(producer, 1, size)) * each if few else list(_bodies(producer, each, size))
+        return [bodies[first : first + batch] for first in range(0, each, batch)] if batch > 1 else [bodies]
+
+    def keep(part: list[bytes]) -> list[bytes]:
+        return [item[:12] for item in part if len(item) == size] if few else part
+
+    passed = race(put, get, Work(each, parts, b"", keep, lambda kept: _counts(kept, size, few)), producers, consumers)
     return Sample({"items": [each * producers / passed]}, f"{each * producers:,} items, {producers} to {consumers}")
-
-
-def _produce(end: Connection, put: Put, producer: int, items: int, size: int, batch: int) -> None:
-    if size * items < 1 << 28:
-        bodies = list(_bodies(producer, items, size))
-    else:
-        bodies = list(_bodies(producer, 1, size)) * items  # too much for memory: all with one number
-    parts = [bodies[first : first + batch] for first in range(0, items, batch)] if batch > 1 else [bodies]
-    end.send(None)
-    end.recv()
-    for part in parts:
-        put(part)
-
-
-def _consume(end: Connection, get: Get, each: int, size: int) -> None:
-    kept: list[bytes] = []
-    few = size * each >= 1 << 28  # keep the heads only
-    end.send(None)
-    end.recv()
-    while True:
-        part = get()
-        if part[-1] == b"":
-            break
-        kept += [item[:12] for item in part if len(item) == size] if few else part
-    last = time.perf_counter()
-    while part and part[-1] == b"":
-        part.pop()
-    end.send((last, _counts(kept + part, size, few)))
 
 
 def _counts(kept: list[bytes], size: int, heads: bool) -> dict[int, int]:
@@ -185,10 +141,3 @@ def _counts(kept: list[bytes], size: int, heads: bool) -> dict[int, int]:
         before[producer] = number
         counts[producer] = counts.get(producer, 0) + 1
     return counts
-
-
-def _check(found: list[dict[int, int]], each: int, producers: int) -> None:
-    for producer in range(producers):
-        count = sum(counts.get(producer, 0) for counts in found)
-        if count != each:
-            raise WrongAnswerError(f"{count:,} items of producer {producer} arrived, and {each:,} were put")

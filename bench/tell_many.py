@@ -52,9 +52,9 @@ def cases(quick: bool) -> list[Case]:
     ]
 
 
-def ours(messages: int, *, agents: int = AGENTS, agent: str = "Sink") -> Sample:
+def ours(messages: int, *, agents: int = AGENTS, agent: str = "Sink", size: int = bodies.SIZE) -> Sample:
     """Tell the agents in turn; then have an auditor on the same worker count and digest what they kept."""
-    sent = bodies.make("bytes", messages)
+    sent = bodies.sized(messages, size)
     with Fabric(workers=1) as fabric:
         group = list(fabric.spawn_batch(getattr(agent_classes, agent), agents, each={"index": range(agents)}))
         auditor = fabric.spawn_batch(agent_classes.Auditor, 1)[0]

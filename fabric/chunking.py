@@ -2,7 +2,8 @@
 
 A task costs some 10 us to send, whatever is in it; items that go together come back together, and whose turn is
 behind a slow one waits for it. So a chunk is what takes `_TARGET` seconds, by the time that items took so far. The
-first are one item each; the last are smaller again, so that all workers end at about the same time.
+first are one item each; the last are smaller again, so that all workers end at about the same time, but none of less
+than a tenth of `_TARGET` while there are more items: that is soon done by whoever has it, and costs a task each.
 """
 
 from typing import Protocol
@@ -10,6 +11,7 @@ from typing import Protocol
 _TARGET = 0.001
 _MOST = 4096  # more items would make messages that are too large for a lane, for little gain
 _LIGHT = 1 << 18  # bytes of a chunk: with more it takes longer to send than to begin another
+_LEAST = 0.1  # of the target: how long a chunk is to take at least, if it may take longer
 _GROWTH = 16  # times the last, at the most: a few quick items do not tell of all
 
 
@@ -50,13 +52,15 @@ class MeasuredSize:
         self._target = seconds
         self._most = most
         self._size = 1
+        self._least = 1  # that are worth a task
         self._seconds: float | None = None  # that an item takes
 
     def next(self, left: int | None) -> int:
         """Return the size of the next chunk; `left` items are to come, None if that is not known."""
         if left is None:
             return self._size
-        return max(1, min(self._size, -(-left // (2 * self._workers))))
+        part = max(self._least, -(-left // (2 * self._workers)))
+        return max(1, min(self._size, left, part))
 
     def observe(self, count: int, seconds: float) -> None:
         """Take note that a chunk of `count` items took so long in its worker."""
@@ -68,6 +72,7 @@ class MeasuredSize:
         else:
             self._seconds += (each - self._seconds) / 4
         self._size = max(1, min(self._most, _GROWTH * max(self._size, count), int(self._target / self._seconds)))
+        self._least = int(_LEAST * self._target / self._seconds)
 
     def weigh(self, count: int, size: int) -> None:
         """Take note that a chunk of `count` items has so many bytes."""

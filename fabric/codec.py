@@ -85,8 +85,6 @@ class Codec:
     def __init__(self, encoding: str = "pickle", allow_pickle: bool = True) -> None:
         self.allow_pickle = allow_pickle
         self._json = encoding == "json"
-        if self._json:
-            import orjson  # noqa: F401 - 5 ms, and the others need not pay it
         self._large: Large | None = None
         self._lend_from = _NEVER  # bytes from which on a body, or a buffer in it, goes through the arena
         self._decoders: dict[int, Callable[[bytes], Any]] = {
@@ -97,6 +95,10 @@ class Codec:
             ERROR: _load_error,
             RECORDS: Chunk,
         }
+        if self._json:
+            import orjson  # 5 ms, and the others need not pay it
+
+            self._decoders[JSON] = orjson.loads
 
     def lend(self, large: Large, threshold: int) -> None:
         """Have bodies of `threshold` bytes or more encoded by `large` from now on."""
@@ -120,14 +122,16 @@ class Codec:
 
     def large_bytes(self, body: Any) -> int:
         """Return about how many bytes a body has that goes through the arena; 0 for one that does not."""
-        large = self._large
-        if large is None:
-            return 0
+        size = self.about_bytes(body)
+        return size if self._large is not None and size >= self._lend_from else 0
+
+    def about_bytes(self, body: Any) -> int:
+        """Return about how many bytes a body has; 0 where that cannot be said cheaply."""
         kind = type(body)
         size: int = len(body) if kind is bytes else body.nbytes if kind is ndarray_type() else 0
-        if size == 0 and kind not in _OWN_ENCODINGS:
-            size = large.size_of(body)
-        return size if size >= self._lend_from else 0
+        if size == 0 and self._large is not None and kind not in _OWN_ENCODINGS:
+            size = self._large.size_of(body)
+        return size
 
     def dress(self, encoding: int, data: Any) -> tuple[int, Data]:
         """Put what is encoded already into the arena, if it is large."""
@@ -178,11 +182,12 @@ class Codec:
             return encoded
         if kinds == {type(None)}:
             return Encoded(NONE, None, 0, b"")
-        if self.allow_pickle and not (self._json if json is None else json) and kinds.isdisjoint(_not_pickled()):
-            large = self._large
-            pickled = _pickle_many(bodies, self._lend_from) if large is None or not large.expected else None
-            if pickled is not None:
-                return pickled
+        as_json = self._json if json is None else json
+        if (as_json or self.allow_pickle) and kinds.isdisjoint(_not_pickled()):
+            large, many = self._large, _dump_json_many if as_json else _pickle_many
+            dumped = many(bodies, self._lend_from) if large is None or not large.expected else None
+            if dumped is not None:
+                return dumped
         pairs: list[tuple[int, Data]] = []
         try:
             for body in bodies:
@@ -442,6 +447,18 @@ def _pickle_many(bodies: Sequence[Any], below: int) -> Encoded | None:
     if encoded is None:
         return None
     return None if _STACK_GLOBAL in encoded.blob and b"__main__" in encoded.blob else encoded
+
+
+def _dump_json_many(bodies: Sequence[Any], below: int) -> Encoded | None:
+    """Say a batch in JSON in one go. None: some body cannot be said, or has so many bytes that it is to be lent."""
+    import orjson
+
+    dumps, option = orjson.dumps, orjson.OPT_SERIALIZE_NUMPY
+    try:
+        blobs = [dumps(body, option=option) for body in bodies]
+    except TypeError:
+        return None
+    return joined_below(below, JSON, blobs)
 
 
 def _not_pickled() -> set[Any]:

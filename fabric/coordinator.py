@@ -28,7 +28,7 @@ from fabric.codec import Codec, Undecodable, describe
 from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
 from fabric.errors import ClosedError, FabricError, advice
-from fabric.messages import COORDINATOR, DeadLetter
+from fabric.messages import COORDINATOR, DeadLetter, index_of
 from fabric.meters import Board, Meters
 from fabric.payloads import open_arena
 from fabric.pending import deadline_of
@@ -139,7 +139,7 @@ class Fabric(ArraySpawner):
         if hasattr(self, "_spawner"):
             self._shut_down(_LEAVE_QUICKLY)
             return
-        for name in ("_receiver", "_arena", "_tally", "_board", "_peer"):
+        for name in ("_receiver", "_arena", "_tally", "_board", "_meters", "_peer"):
             part = getattr(self, name, None)
             if part is not None:
                 part.close()
@@ -256,9 +256,10 @@ class Fabric(ArraySpawner):
         slots = supervisor.slots
         known = Known(
             slots=slots,
+            former=[slot for slot in self._meters.used() if slot not in slots],
             agents=self._directory.count,
             lane=self._lane_facts,
-            pids=lambda slot: running[slot].pid if slot in running else 0,
+            pids=lambda slot: running[slot].pid if slot in running and slot in slots else 0,
             facts=facts,
         )
         return take(self._meters, known)
@@ -275,6 +276,14 @@ class Fabric(ArraySpawner):
     def metrics(self, on: bool) -> None:
         self._switchboard.check_open()
         self._board.measure(bool(on))
+
+    def last_use(self, ref: AgentRef) -> float | None:
+        """When an agent was last handed a message, in monotonic seconds within 17 ms; None: never, by its worker.
+
+        Raises:
+            AgentNotFoundError: it has stopped, or never was.
+        """
+        return self._meters.last_use(self._switchboard.slot_of(ref._address), index_of(ref._address))
 
     @property
     def sampler(self) -> Sampler:
@@ -385,6 +394,7 @@ class Fabric(ArraySpawner):
             self._peer.close()
             self._tally.close()
             self._board.close()
+            self._meters.close()
             self._supervisor.crew.close_descriptors()  # not before: their numbers are soon somebody else's
             self._segment.close()
 

@@ -17,8 +17,9 @@ SUB_BITS = 5
 SUB_BUCKETS = 1 << SUB_BITS
 VALUE_BITS = 40  # the largest value told apart is 2^40 - 1: 18 minutes in nanoseconds
 BUCKETS = (VALUE_BITS - SUB_BITS + 1) * SUB_BUCKETS
-WORDS = 2 + BUCKETS  # sum, maximum, counts
-HISTOGRAM_BYTES = 8 * WORDS
+TOP = (1 << VALUE_BITS) - 1
+HISTOGRAM_BYTES = 8 * (3 + BUCKETS)  # in the segment: sum, maximum, shortfall, counts
+_HEAD = 5  # words before the counts of a copied one: these three, first bucket, number of buckets
 SECONDS = 1e-9  # scale of the histograms of times
 COUNTS = 1.0
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
@@ -47,24 +48,24 @@ class Histogram:
         0.001
     """
 
-    __slots__ = ("_counts", "_parts", "scale")
+    __slots__ = ("_counts", "_facts", "_parts", "scale")
 
-    def __init__(self, parts: Iterable[bytes | memoryview] = (), scale: float = SECONDS) -> None:
-        """Take copies of histograms from a segment, as they lie there; they are added up when they are looked at."""
+    def __init__(self, parts: Iterable[memoryview] = (), scale: float = SECONDS) -> None:
+        """Take copies of histograms, words as fab_survey_histogram makes them; they are added up when looked at."""
         self._parts = tuple(parts)
-        self._counts: array[int] | None = None
+        self._counts: array[int] | None = None  # by bucket, when they are added up
+        self._facts = (0, 0)  # sum, maximum
         self.scale = scale
 
     @classmethod
     def of(cls, values: Iterable[float], scale: float = SECONDS) -> "Histogram":
         """Make one of values in its unit."""
-        words = array("Q", bytes(HISTOGRAM_BYTES))
+        counts, total, largest = _zeros(), 0, 0
         for value in values:
-            raw = round(value / scale)
-            words[0] += raw
-            words[1] = max(words[1], raw)
-            words[2 + bucket_of(raw)] += 1
-        return cls._made(words, scale)
+            raw = min(max(round(value / scale), 0), TOP)
+            counts[bucket_of(raw)] += 1
+            total, largest = total + raw, max(largest, raw)
+        return cls._made(counts, total, largest, scale)
 
     @classmethod
     def merged(cls, several: Iterable["Histogram"], scale: float = SECONDS) -> "Histogram":
@@ -72,40 +73,45 @@ class Histogram:
         together = list(several)
         if all(one._counts is None for one in together):
             return cls([part for one in together for part in one._parts], scale)
-        words = array("Q", bytes(HISTOGRAM_BYTES))
+        counts, total, largest = _zeros(), 0, 0
         for one in together:
-            _add(words, one._words)
-        return cls._made(words, scale)
+            counts = array("Q", map(int.__add__, counts, one._added))
+            total, largest = total + one._facts[0], max(largest, one._facts[1])
+        return cls._made(counts, total, largest, scale)
+
+    @classmethod
+    def _made(cls, counts: "array[int]", total: int, largest: int, scale: float) -> "Histogram":
+        made = cls((), scale)
+        made._counts, made._facts = counts, (total, largest)
+        return made
 
     def __bool__(self) -> bool:
         """Is anything counted?"""
-        return bool(self._parts) or (self._counts is not None and any(self._counts))
-
-    @classmethod
-    def _made(cls, words: "array[int]", scale: float) -> "Histogram":
-        made = cls((), scale)
-        made._counts = words
-        return made
+        return any(part[_HEAD - 1] for part in self._parts) or (self._counts is not None and any(self._counts))
 
     @property
-    def _words(self) -> "array[int]":
-        words = self._counts
-        if words is None:
-            words = array("Q", bytes(HISTOGRAM_BYTES))
-            for number, part in enumerate(self._parts):
-                _add(words, array("Q", bytes(part)), first=number == 0)
-            self._counts, self._parts = words, ()
-        return words
+    def _added(self) -> "array[int]":
+        """Counts by bucket."""
+        counts = self._counts
+        if counts is None:
+            counts, total, largest = _zeros(), 0, 0
+            for part in self._parts:
+                first, end = part[3], part[3] + part[4]
+                counts[first:end] = array("Q", map(int.__add__, counts[first:end], part[_HEAD:]))
+                total, largest = total + part[0], max(largest, part[1])
+            self._facts = (total, min(largest, TOP))
+            self._counts, self._parts = counts, ()
+        return counts
 
     @property
     def count(self) -> int:
         """How many values."""
-        return sum(self._words[2:])
+        return sum(self._added)
 
     @property
     def sum(self) -> float:
         """All values added up."""
-        return self._words[0] * self.scale
+        return self._raw[0] * self.scale
 
     @property
     def mean(self) -> float:
@@ -116,7 +122,7 @@ class Histogram:
     @property
     def maximum(self) -> float:
         """The largest value since the counting began; of a difference, the end of the last bucket in use."""
-        return self._words[1] * self.scale
+        return self._raw[1] * self.scale
 
     def percentile(self, share: float) -> float:
         """Return the value that `share` (0 to 1) of all values do not exceed, within 1.6 %; 0 for none.
@@ -131,7 +137,7 @@ class Histogram:
         for share in shares:
             if not 0 <= share <= 1:
                 raise ValueError(f"share={share!r} must be from 0 to 1: the 99th percentile is 0.99")
-        upto = list(itertools.accumulate(self._words[2:]))
+        upto = list(itertools.accumulate(self._added))
         if not upto[-1]:
             return [0.0] * len(shares)
         return [self._middle(bisect_left(upto, max(share * upto[-1], 1))) for share in shares]
@@ -139,17 +145,17 @@ class Histogram:
     def _middle(self, bucket: int) -> float:
         """The middle of a bucket, but no more than the largest value there was."""
         middle = (lowest_of(bucket) + lowest_of(bucket + 1) - 1) / 2
-        return min(middle, self._words[1]) * self.scale
+        return min(middle, self._raw[1]) * self.scale
 
     def buckets(self) -> Iterator[tuple[float, float, int]]:
         """Iterate over the buckets that count something: (from, below, count)."""
-        for bucket, count in enumerate(self._words[2:]):
+        for bucket, count in enumerate(self._added):
             if count:
                 yield lowest_of(bucket) * self.scale, lowest_of(bucket + 1) * self.scale, count
 
     def below(self, bounds: Iterable[float]) -> list[int]:
         """Return how many values are below each bound; exact where it is a bucket's end, as powers of two are."""
-        upto = [0, *itertools.accumulate(self._words[2:])]
+        upto = [0, *itertools.accumulate(self._added)]
         raw = (min(round(bound / self.scale), 1 << VALUE_BITS) for bound in bounds)
         return [upto[bucket_of(value) if value < 1 << VALUE_BITS else BUCKETS] for value in raw]
 
@@ -158,23 +164,30 @@ class Histogram:
 
     def __sub__(self, earlier: "Histogram") -> "Histogram":
         """Return what was counted since `earlier`, of the same process or processes: counts only grow."""
-        now, then = self._words, earlier._words
-        words = array("Q", [a - b if a > b else 0 for a, b in zip(now, then, strict=True)])
-        if now[1] == then[1]:  # the largest value may be one of before
-            last = next((i for i in range(BUCKETS - 1, -1, -1) if words[2 + i]), None)
-            words[1] = 0 if last is None else min(now[1], lowest_of(last + 1) - 1)
-        else:
-            words[1] = now[1]
-        return self._made(words, self.scale)
+        counts = array("Q", [a - b if a > b else 0 for a, b in zip(self._added, earlier._added, strict=True)])
+        (total, largest), (total_then, largest_then) = self._raw, earlier._raw
+        if largest == largest_then:  # it may be one of before
+            last = next((i for i in range(BUCKETS - 1, -1, -1) if counts[i]), None)
+            largest = 0 if last is None else min(largest, lowest_of(last + 1) - 1)
+        return self._made(counts, max(0, total - total_then), largest, self.scale)
+
+    @property
+    def _raw(self) -> tuple[int, int]:
+        """Sum and maximum, as they were counted."""
+        return self._facts if self._added else (0, 0)  # which adds these up too
+
+    @property
+    def _key(self) -> tuple[bytes, int, int, float]:
+        return self._added.tobytes(), *self._raw, self.scale
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Histogram) and self.scale == other.scale and self._words == other._words
+        return isinstance(other, Histogram) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((self.scale, self._words.tobytes()))
+        return hash(self._key)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Histogram, ((self._words.tobytes(),), self.scale)
+        return _revived, self._key
 
     def __repr__(self) -> str:
         p50, p99 = self.percentiles(0.5, 0.99)
@@ -186,11 +199,9 @@ class Histogram:
         return {"count": self.count, "sum": self.sum, "mean": self.mean, **figures, "max": self.maximum}
 
 
-def _add(words: "array[int]", more: "array[int]", first: bool = False) -> None:
-    """Add one histogram to another, in place."""
-    if first:
-        words[:] = more
-        return
-    largest = max(words[1], more[1])
-    words[:] = array("Q", map(int.__add__, words, more))
-    words[1] = largest
+def _zeros() -> "array[int]":
+    return array("Q", bytes(8 * BUCKETS))
+
+
+def _revived(counts: bytes, total: int, largest: int, scale: float) -> Histogram:
+    return Histogram._made(array("Q", counts), total, largest, scale)

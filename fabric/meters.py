@@ -9,28 +9,54 @@ Nothing is locked and nobody is asked: a word is read as it stands, so two words
 
 import os
 import sys
+import threading
 from array import array
-from collections.abc import Sequence
-from typing import NamedTuple
 
-from fabric.histogram import COUNTS, HISTOGRAM_BYTES, SECONDS, Histogram
-from fabric.ring import CLASS_NAME_BYTES, CLASSES, LAST_USE_NS, LINE_BYTES, Traffic, survey
+from fabric.counters import STARTS
+from fabric.histogram import COUNTS, Histogram
+from fabric.ring import (
+    CLASS_NAME_BYTES,
+    CLASSES,
+    LAST_USE_NS,
+    LINE_BYTES,
+    SURVEY_HEAD,
+    MeasuresReader,
+    Traffic,
+    survey,
+)
 from fabric.segment import Segment
 
-_HEAD_BYTES = 2 * 8 * CLASSES
-_EMPTY = bytes(24)  # sum, maximum and the count of zeros: so begins a histogram that nothing was counted in
 _OTHERS = "(several)"  # class 0
 
 
-class Measures(NamedTuple):
+class Measures:
     """What one process has measured since its slot was first used; by number of class where there are several."""
 
-    messages: Sequence[int] = (0,)
-    errors: Sequence[int] = (0,)
-    lane_time: Histogram = Histogram()
-    batch_sizes: Histogram = Histogram((), COUNTS)
-    round_trip: Histogram = Histogram()
-    handler_time: tuple[Histogram, ...] = (Histogram(),)
+    __slots__ = ("_rest", "_words", "batch_sizes", "errors", "lane_time", "messages", "round_trip")
+
+    def __init__(self, words: memoryview, classes: int) -> None:
+        """`words` are those of fab_survey_measures."""
+        self._words = words
+        self.messages, self.errors = words[:classes], words[classes : 2 * classes]
+        second = 2 * classes + words[2 * classes + SURVEY_HEAD - 1] + SURVEY_HEAD
+        third = second + words[second + SURVEY_HEAD - 1] + SURVEY_HEAD
+        self._rest = third + words[third + SURVEY_HEAD - 1] + SURVEY_HEAD
+        self.lane_time = Histogram((words[2 * classes : second],))
+        self.batch_sizes = Histogram((words[second:third],), COUNTS)
+        self.round_trip = Histogram((words[third : self._rest],))
+
+    @property
+    def handler_time(self) -> list[Histogram]:
+        """Seconds a message in handlers, by number of class."""
+        found, at = [], self._rest
+        for _ in self.messages:
+            end = at + self._words[at + SURVEY_HEAD - 1] + SURVEY_HEAD
+            found.append(Histogram((self._words[at:end],)))
+            at = end
+        return found
+
+
+NOTHING_MEASURED = Measures(memoryview(bytes(8 * 3 * SURVEY_HEAD)).cast("Q"), 0)
 
 
 class Meters:
@@ -40,6 +66,8 @@ class Meters:
         self._segment = segment
         self._layout = segment.layout
         self._places = segment.layout.metrics
+        self._lock = threading.Lock()
+        self._reader: MeasuresReader | None = None
 
     @property
     def measuring(self) -> bool:
@@ -50,6 +78,11 @@ class Meters:
         """The process in each slot, 0 for none; the first is the coordinator."""
         start = self._places.board + LINE_BYTES
         return memoryview(self._segment.whole)[start : start + 8 * self._layout.processes].cast("Q").tolist()
+
+    def used(self) -> list[int]:
+        """The slots that have, or had, a worker."""
+        slots = range(1, self._layout.processes)
+        return [slot for slot in slots if self._segment.counters_of(slot)[STARTS]]
 
     def class_names(self) -> list[str]:
         """The names of the classes of agents, by number; the first stands for several, and for one too many."""
@@ -73,15 +106,15 @@ class Meters:
 
     def measures(self, process: int, classes: int) -> Measures:
         """Copy the histograms of a process, and what it counts by class, for the first so many classes."""
-        start = self._layout.block_offset(process) + self._places.measures
-        whole = memoryview(self._segment.whole)
-        words = whole[start : start + _HEAD_BYTES].cast("Q")
-        lane_time, batch_sizes, round_trip, *handler_time = (
-            self._histogram(whole, start + _HEAD_BYTES + number * HISTOGRAM_BYTES, COUNTS if number == 1 else SECONDS)
-            for number in range(3 + classes)
-        )
-        messages, errors = words[:classes].tolist(), words[CLASSES : CLASSES + classes].tolist()
-        return Measures(messages, errors, lane_time, batch_sizes, round_trip, tuple(handler_time))
+        with self._lock:
+            if self._reader is None:
+                self._reader = MeasuresReader(self._layout, self._segment.whole)
+            words = self._reader.read(process, classes)
+        return Measures(words, classes)
+
+    def close(self) -> None:
+        """Let go of the segment. Safe to call twice."""
+        self._reader = None
 
     def last_use(self, process: int, index: int) -> float | None:
         """When an agent, by its index in the table, was last handed a message, in monotonic seconds; None: never.
@@ -91,11 +124,6 @@ class Meters:
         at = self._layout.block_offset(process) + self._places.last_use + 4 * index
         when = self._word(at) & 0xFFFFFFFF
         return when * LAST_USE_NS / 1e9 if when else None
-
-    def _histogram(self, whole: memoryview, at: int, scale: float) -> Histogram:
-        if whole[at : at + len(_EMPTY)] == _EMPTY:  # so that pages that nobody has written to are left alone
-            return Histogram((), scale)
-        return Histogram((bytes(whole[at : at + HISTOGRAM_BYTES]),), scale)
 
     def _word(self, at: int) -> int:
         return int.from_bytes(self._segment.whole[at : at + 8], sys.byteorder)

@@ -27,6 +27,7 @@ ALIVE: int = lib.FAB_AGENT_ALIVE
 STOPPED: int = lib.FAB_AGENT_STOPPED
 LOST: int = lib.FAB_AGENT_LOST
 CLASSES: int = lib.FAB_CLASSES
+SURVEY_HEAD: int = lib.FAB_SURVEY_HEAD
 CLASS_NAME_BYTES: int = lib.FAB_CLASS_NAME_BYTES
 TRAFFIC_BYTES: int = lib.FAB_TRAFFIC_BYTES
 LONG_NS: int = lib.FAB_LONG_NS  # from so long on the C core times a message that came alone
@@ -198,6 +199,21 @@ def survey(layout: Layout, whole: Any) -> list[Traffic]:
     lib.fab_survey_all(layout.header, ffi.from_buffer("uint8_t[]", whole), found)
     words = memoryview(ffi.buffer(found)).cast("Q").tolist()
     return [Traffic(*words[at : at + 6]) for at in range(0, len(words), 6)]
+
+
+class MeasuresReader:
+    """Copies what processes have measured, but for what is empty of it. One thread at a time."""
+
+    def __init__(self, layout: Layout, whole: Any) -> None:
+        self._header = layout.header
+        self._whole = ffi.from_buffer("uint8_t[]", whole)
+        self._room = ffi.new("uint64_t[]", 2 * CLASSES + (3 + CLASSES) * (SURVEY_HEAD + lib.FAB_HISTOGRAM_BUCKETS))
+        self._words = memoryview(ffi.buffer(self._room)).cast("Q")
+
+    def read(self, process: int, classes: int) -> memoryview:
+        """Return the words of fab_survey_measures, a copy."""
+        used = lib.fab_survey_measures(self._header, self._whole, process, classes, self._room)
+        return memoryview(self._words[:used].tobytes()).cast("Q")
 
 
 class Columns:

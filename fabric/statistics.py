@@ -43,7 +43,7 @@ class ProcessStatistics:
     alarms: int  # lost wake-ups: must be 0
     dropped_bytes: int
     messages_sent: int  # metrics: to agents
-    asks_sent: int  # metrics: of these, that expect a reply
+    asks_sent: int  # metrics: to agents, and orders to workers, that expect a reply
     replies_sent: int  # metrics
     bytes_out: int  # metrics
     messages: int  # metrics: to agents, received
@@ -78,7 +78,7 @@ class WorkerStatistics(ProcessStatistics):
     recovery_seconds: float
     starts: int  # processes that this slot has had
     started: float  # monotonic seconds
-    classes: tuple[ClassStatistics, ...]  # metrics; only those that it had messages for
+    classes: Sequence[ClassStatistics]  # metrics; only those that it had messages for
 
     @property
     def batch_size(self) -> float:
@@ -121,8 +121,9 @@ class Statistics:
     """
 
     workers: tuple[WorkerStatistics, ...]
+    former: tuple[WorkerStatistics, ...]  # of slots that have a worker no more: totals go on counting them
     coordinator: CoordinatorStatistics
-    classes: tuple[ClassStatistics, ...]
+    classes: Sequence[ClassStatistics]
     agents: int
     outstanding: int  # questions without a reply
     late_replies: int  # that nobody waited for any more
@@ -138,19 +139,24 @@ class Statistics:
     measuring: bool  # are metrics on?
 
     @property
+    def all_workers(self) -> tuple[WorkerStatistics, ...]:
+        """Workers and former ones: all that the totals are made of."""
+        return self.workers + self.former
+
+    @property
     def received(self) -> int:
         """Records that the workers have taken from their lanes."""
-        return sum(worker.received for worker in self.workers)
+        return sum(worker.received for worker in self.all_workers)
 
     @property
     def messages(self) -> int:
         """Messages that agents were handed, those of other agents and those that came again included."""
-        return sum(worker.messages for worker in self.workers)
+        return sum(worker.messages for worker in self.all_workers)
 
     @property
     def errors(self) -> int:
         """Messages whose handler raised, or that found no agent."""
-        return sum(worker.errors for worker in self.workers)
+        return sum(worker.errors for worker in self.all_workers)
 
     @property
     def round_trip(self) -> Histogram:
@@ -160,7 +166,7 @@ class Statistics:
     @property
     def lane_time(self) -> Histogram:
         """Seconds from sent to received, of messages to agents."""
-        return Histogram.merged(worker.lane_time for worker in self.workers)
+        return Histogram.merged(worker.lane_time for worker in self.all_workers)
 
     @property
     def handler_time(self) -> Histogram:
@@ -175,7 +181,7 @@ class Statistics:
 def _plain(value: Any) -> Any:
     if isinstance(value, Histogram):
         return value.to_dict()
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, _Classes)):
         return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value):
         return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
@@ -198,7 +204,8 @@ class Source(Protocol):
 class Known:
     """What is not read from counters: which slots there are, and what lies in their lanes."""
 
-    slots: Sequence[int]
+    slots: Sequence[int]  # that have a worker
+    former: Sequence[int]  # that had one
     agents: Callable[[int], int]  # by slot
     lane: Callable[[int], tuple[int, int, int]]  # by slot: bytes in it, its capacity, records that went into it
     pids: Callable[[int], int]  # by slot; 0: nobody runs there
@@ -210,10 +217,12 @@ def take(source: Source, known: Known) -> Statistics:
     names = source.class_names()
     traffic = source.traffic()
     own = source.counters_of(0)
-    measures = {slot: source.measures(slot, len(names)) for slot in known.slots}
-    workers = tuple(
-        _worker(slot, source.counters_of(slot), _at(traffic, slot), measures[slot], names, known)
-        for slot in known.slots
+    measures = {slot: source.measures(slot, len(names)) for slot in (*known.slots, *known.former)}
+    workers, former = (
+        tuple(
+            _worker(slot, source.counters_of(slot), _at(traffic, slot), measures[slot], names, known) for slot in slots
+        )
+        for slots in (known.slots, known.former)
     )
     coordinator = _coordinator(source.pids()[0], own, _at(traffic, 0), source.measures(0, 0))
     counted = {
@@ -230,9 +239,10 @@ def take(source: Source, known: Known) -> Statistics:
     }
     return Statistics(
         workers=workers,
+        former=former,
         coordinator=coordinator,
-        classes=_classes(names, [measures[slot] for slot in known.slots]),
-        alarms=coordinator.alarms + sum(worker.alarms for worker in workers),
+        classes=_Classes(names, list(measures.values())),
+        alarms=coordinator.alarms + sum(worker.alarms for worker in (*workers, *former)),
         seconds=time.monotonic(),
         measuring=source.measuring,
         **{**counted, **known.facts},
@@ -299,7 +309,7 @@ def _worker(
         recovery_seconds=counters[count.RECOVERY_NS] / 1e9,
         starts=counters[count.STARTS],
         started=counters[count.STARTED_NS] / 1e9,
-        classes=_classes(names, [measures]),
+        classes=_Classes(names, [measures]),
     )
 
 
@@ -313,13 +323,38 @@ def _coordinator(pid: int, counters: memoryview, traffic: Traffic, measures: Mea
     )
 
 
-def _classes(names: Sequence[str], measured: Sequence[Measures]) -> tuple[ClassStatistics, ...]:
-    """Add up what several processes measured of each class; those with no messages are left out."""
-    found = []
-    for number, name in enumerate(names):
-        messages = sum(one.messages[number] for one in measured if number < len(one.messages))
-        errors = sum(one.errors[number] for one in measured if number < len(one.errors))
-        times = [one.handler_time[number] for one in measured if number < len(one.handler_time)]
-        if messages or errors or any(times):
-            found.append(ClassStatistics(name, messages, errors, Histogram.merged(times)))
-    return tuple(found)
+class _Classes(Sequence[ClassStatistics]):
+    """What several processes measured of each class, added up when it is looked at; of classes with messages."""
+
+    __slots__ = ("_made", "_measured", "_names")
+
+    def __init__(self, names: Sequence[str], measured: Sequence[Measures]) -> None:
+        self._names = names
+        self._measured = measured
+        self._made: tuple[ClassStatistics, ...] | None = None
+
+    def _all(self) -> tuple[ClassStatistics, ...]:
+        if self._made is None:
+            found = (self._one(number, name) for number, name in enumerate(self._names))
+            self._made = tuple(one for one in found if one.messages or one.errors or one.handler_time)
+        return self._made
+
+    def _one(self, number: int, name: str) -> ClassStatistics:
+        counted = [one for one in self._measured if number < len(one.messages)]
+        messages, errors = sum(one.messages[number] for one in counted), sum(one.errors[number] for one in counted)
+        return ClassStatistics(name, messages, errors, Histogram.merged(one.handler_time[number] for one in counted))
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())

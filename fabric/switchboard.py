@@ -47,7 +47,7 @@ from fabric.tally import Tally
 from fabric.window import Window
 
 _CHUNK = 2048  # messages encoded at a time: 0.3 ms of work for either side
-_LARGE_TOGETHER = 1 << 20  # bytes
+_TOGETHER = 1 << 20  # bytes encoded at a time: more is memory that the kernel clears first, and leaves the caches
 _NOW = 0.0  # a deadline that has passed
 _MOST_TOGETHER = INDEX_MASK + 1
 
@@ -420,9 +420,9 @@ class Switchboard:
         return batches
 
     def _chunk(self, bodies: Sequence[Any], start: int) -> int:
-        """Return how many bodies to encode before they are sent: large ones would fill the arena."""
-        size = 0 if isinstance(bodies, Same) else self.codec.large_bytes(bodies[start])
-        return _CHUNK if size == 0 else max(1, _LARGE_TOGETHER // size)
+        """Return how many bodies to encode before they are sent, by the size of the first of them."""
+        size = 0 if isinstance(bodies, Same) else self.codec.about_bytes(bodies[start])
+        return min(_CHUNK, max(1, _TOGETHER // max(1, size)))
 
     def send_chunks(self, chunks: Sequence[Letter], deadline: float | None) -> None:
         """Send chunks of records, each a message to the object that hosts its range; wait for room.

@@ -26,7 +26,7 @@ from fabric.inline_arena import InlineArena
 from fabric.inline_lanes import Lanes
 from fabric.large import Large
 from fabric.messages import MESSAGE, RECORDS, DeadLetter
-from fabric.meters import Measures
+from fabric.meters import NOTHING_MEASURED, Measures
 from fabric.parcel import Data, Parcel
 from fabric.pending import Promise, settle
 from fabric.ring import COUNTERS, HEADER_BYTES, Traffic
@@ -251,6 +251,9 @@ class _Slots:
     def pids(self) -> Sequence[int]:
         return [os.getpid(), *(0 for _ in self.slots)]
 
+    def used(self) -> Sequence[int]:
+        return self.slots
+
     def class_names(self) -> Sequence[str]:
         return []
 
@@ -258,7 +261,7 @@ class _Slots:
         return []
 
     def measures(self, process: int, classes: int) -> Measures:
-        return Measures()
+        return NOTHING_MEASURED
 
     def measure(self, on: bool) -> None:
         pass  # see `measuring`

@@ -21,13 +21,18 @@
 #define FAB_HISTOGRAM_BUCKETS                                                                                \
     ((FAB_HISTOGRAM_VALUE_BITS - FAB_HISTOGRAM_SUB_BITS + 1u) << FAB_HISTOGRAM_SUB_BITS)
 
+#define FAB_HISTOGRAM_TOP ((UINT64_C(1) << FAB_HISTOGRAM_VALUE_BITS) - 1)
+
+/* All zeros: nothing is counted. */
 struct fab_histogram {
     _Atomic(uint64_t) sum;
     _Atomic(uint64_t) maximum;
+    _Atomic(uint64_t)
+        shortfall; /* FAB_HISTOGRAM_TOP less the least value: what is not in use need not be read */
     _Atomic(uint64_t) counts[FAB_HISTOGRAM_BUCKETS];
 };
-static_assert(offsetof(struct fab_histogram, counts) == 16, "shared layout: counts of a histogram");
-static_assert(sizeof(struct fab_histogram) == 8 * (2 + 1152), "shared layout: histogram");
+static_assert(offsetof(struct fab_histogram, counts) == 24, "shared layout: counts of a histogram");
+static_assert(sizeof(struct fab_histogram) == 8 * (3 + 1152), "shared layout: histogram");
 
 /* Which bucket counts this value. */
 static inline uint32_t fab_histogram_bucket(uint64_t value) {
@@ -47,11 +52,13 @@ static inline void fab_tally(_Atomic(uint64_t) *word, uint64_t by) {
 
 /* Count a value so many times. The process that owns the histogram only, one thread at a time. Wait-free. */
 static inline void fab_histogram_record(struct fab_histogram *h, uint64_t value, uint64_t times) {
-    if (value >> FAB_HISTOGRAM_VALUE_BITS != 0)
-        value = (UINT64_C(1) << FAB_HISTOGRAM_VALUE_BITS) - 1;
+    if (value > FAB_HISTOGRAM_TOP)
+        value = FAB_HISTOGRAM_TOP;
     fab_tally(&h->sum, value * times);
     if (value > atomic_load_explicit(&h->maximum, memory_order_relaxed)) /* relaxed: ours */
         atomic_store_explicit(&h->maximum, value, memory_order_relaxed);
+    if (FAB_HISTOGRAM_TOP - value > atomic_load_explicit(&h->shortfall, memory_order_relaxed))
+        atomic_store_explicit(&h->shortfall, FAB_HISTOGRAM_TOP - value, memory_order_relaxed);
     fab_tally(&h->counts[fab_histogram_bucket(value)], times);
 }
 

@@ -20,6 +20,9 @@
 /* Kinds of records and an encoding that fabric/messages.py names; a test holds them equal. */
 #define FAB_KIND_MESSAGE 2
 #define FAB_KIND_REPLY 3
+#define FAB_KIND_SPAWN 5 /* the first of the orders to workers */
+#define FAB_KIND_SHUTDOWN 8
+#define FAB_KIND_REQUEST 10 /* what an agent wants of the coordinator */
 #define FAB_KIND_STREAM 20
 #define FAB_ENCODING_ERROR 6
 
@@ -36,7 +39,7 @@ static inline void fab_meter_open(struct fab_peer *s) {
     s->meter.traffic = (void *)(s->block + fab_traffic_offset(h));
     s->meter.measures = (void *)(s->block + fab_measures_offset(h));
     s->meter.last_use = (void *)(s->block + fab_last_use_offset(h));
-    s->meter.classes = s->whole + fab_classes_offset(h);
+    s->meter.classes = (const void *)(s->whole + fab_classes_offset(h));
     s->meter.measuring = &board->measuring;
 }
 
@@ -85,6 +88,12 @@ static inline void fab_meter_replied(struct fab_peer *s, uint64_t correlation, u
         atomic_store_explicit(&entry->key, 0, memory_order_release);
 }
 
+/* Has a record of this kind one reply, if it has a correlation id? */
+static inline int fab_meter_is_question(uint16_t kind) {
+    return kind == FAB_KIND_MESSAGE || kind == FAB_KIND_REQUEST ||
+           (kind >= FAB_KIND_SPAWN && kind <= FAB_KIND_SHUTDOWN);
+}
+
 /* Count what went into a lane: records of one kind, `bytes` of it. Who holds the lane, once a batch. */
 static inline void fab_meter_sent(struct fab_peer *s, uint32_t lane, uint16_t kind, uint64_t count,
                                   uint64_t asks, uint64_t bytes) {
@@ -92,12 +101,12 @@ static inline void fab_meter_sent(struct fab_peer *s, uint32_t lane, uint16_t ki
     atomic_store_explicit(&t->records, s->out[lane].sequence,
                           memory_order_relaxed); /* right, whenever we began */
     fab_tally(&t->bytes, bytes);
-    if (kind == FAB_KIND_MESSAGE || kind == FAB_KIND_STREAM) {
-        fab_tally(&t->messages, count);
+    if (fab_meter_is_question(kind))
         fab_tally(&t->asks, asks);
-    } else if (kind == FAB_KIND_REPLY) {
+    if (kind == FAB_KIND_MESSAGE || kind == FAB_KIND_STREAM)
+        fab_tally(&t->messages, count);
+    else if (kind == FAB_KIND_REPLY)
         fab_tally(&t->replies, count);
-    }
 }
 
 /* Time in the lane: records that were sent together have one clock. */
@@ -118,7 +127,10 @@ static inline void fab_meter_lane_time(struct fab_peer *s, const struct fab_colu
 /* Class of an agent; 0 where that is not known. */
 static inline uint32_t fab_meter_class(const struct fab_peer *s, uint64_t target) {
     uint64_t index = target & UINT32_MAX;
-    uint32_t class = index < s->header.max_agents ? s->meter.classes[index] : 0;
+    if (index >= s->header.max_agents)
+        return 0;
+    uint32_t class =
+        atomic_load_explicit(&s->meter.classes[index], memory_order_relaxed); /* relaxed: a figure */
     return class < FAB_CLASSES ? class : 0;
 }
 

@@ -31,11 +31,11 @@ struct fab_meter {
     const _Atomic(uint32_t) *measuring;
     struct fab_traffic *traffic; /* by lane */
     struct fab_measures *measures;
-    _Atomic(uint32_t) *last_use; /* by agent */
-    const uint8_t *classes;      /* likewise */
-    uint32_t batch_class;        /* of the messages received last; 0: several */
-    uint32_t alone;              /* was it one message? */
-    uint64_t received_at;        /* ns; 0: nothing is in hand */
+    _Atomic(uint32_t) *last_use;     /* by agent */
+    const _Atomic(uint8_t) *classes; /* likewise */
+    uint32_t batch_class;            /* of the messages received last; 0: several */
+    uint32_t alone;                  /* was it one message? */
+    uint64_t received_at;            /* ns; 0: nothing is in hand */
     struct fab_asked asked[FAB_ASKED];
 };
 

@@ -95,7 +95,7 @@ static_assert(2 * FAB_LINE + sizeof(struct fab_board) <= FAB_PAGE, "the board fi
 struct fab_traffic {
     alignas(FAB_TRAFFIC_BYTES) _Atomic(uint64_t) records; /* of any kind: the sequence of the next one */
     _Atomic(uint64_t) messages;                           /* to agents */
-    _Atomic(uint64_t) asks;                               /* of these: that expect a reply */
+    _Atomic(uint64_t) asks;                               /* to agents and orders, that expect a reply */
     _Atomic(uint64_t) replies;
     _Atomic(uint64_t) bytes; /* headers and padding included */
     uint64_t spare[3];

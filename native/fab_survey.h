@@ -55,6 +55,46 @@ static inline void fab_survey_lane(const struct fab_header *h, const uint8_t *wh
     out->in_flight = behind - first < most ? behind - first : most;
 }
 
+#define FAB_SURVEY_HEAD 5u /* words before the counts of a copied histogram */
+
+/* Copy a histogram but for its empty ends: sum, maximum, shortfall, first bucket, number of buckets, their counts.
+ * Returns the number of words. Its words may be anything. */
+static inline uint64_t fab_survey_histogram(const struct fab_histogram *h, uint64_t *out) {
+    for (uint32_t i = 0; i < 3; i++) /* relaxed: figures, one by one */
+        out[i] = atomic_load_explicit(i == 0   ? &h->sum
+                                      : i == 1 ? &h->maximum
+                                               : &h->shortfall,
+                                      memory_order_relaxed);
+    uint32_t first = fab_histogram_bucket(FAB_HISTOGRAM_TOP - out[2]);
+    uint32_t last = fab_histogram_bucket(out[1]);
+    uint32_t used = (out[1] | out[2]) == 0 || last < first ? 0 : last - first + 1;
+    out[3] = first;
+    out[4] = used;
+    for (uint32_t i = 0; i < used; i++)
+        out[FAB_SURVEY_HEAD + i] = atomic_load_explicit(&h->counts[first + i], memory_order_relaxed);
+    return FAB_SURVEY_HEAD + used;
+}
+
+/* Copy what a process measured: messages by class, errors by class, histograms of lane time, batch size, round trip,
+ * and of handler time by class; of the first `classes`. Returns the number of words: at most 2 classes +
+ * (3 + classes) (FAB_SURVEY_HEAD + FAB_HISTOGRAM_BUCKETS), for which `out` has room. */
+static inline uint64_t fab_survey_measures(const struct fab_header *h, const uint8_t *whole, uint32_t process,
+                                           uint32_t classes, uint64_t *out) {
+    const struct fab_measures *m =
+        (const void *)(fab_survey_block(h, whole, process) + fab_measures_offset(h));
+    uint64_t used = 2 * (uint64_t)classes;
+    for (uint32_t i = 0; i < classes; i++) {
+        out[i] = atomic_load_explicit(&m->messages[i], memory_order_relaxed);
+        out[classes + i] = atomic_load_explicit(&m->errors[i], memory_order_relaxed);
+    }
+    used += fab_survey_histogram(&m->lane_time, out + used);
+    used += fab_survey_histogram(&m->batch_size, out + used);
+    used += fab_survey_histogram(&m->round_trip, out + used);
+    for (uint32_t i = 0; i < classes; i++)
+        used += fab_survey_histogram(&m->handler_time[i], out + used);
+    return used;
+}
+
 /* Look at all processes; `out` has room for each. */
 static inline void fab_survey_all(const struct fab_header *h, const uint8_t *whole, struct fab_survey *out) {
     for (uint32_t p = 0; p < h->processes; p++) {

@@ -110,7 +110,7 @@ def test_a_plot_of_benches_without_curves_is_refused_before_anything_is_measured
 ) -> None:
     with pytest.raises(SystemExit):
         command.main(["spawn", "--plot", str(tmp_path / "curve.png")])
-    assert "sizes and threshold" in capsys.readouterr().err
+    assert "sizes, body_sizes, threshold" in capsys.readouterr().err
 
 
 def test_the_benches_that_can_be_plotted_are_those_of_curves() -> None:

@@ -4,6 +4,7 @@ import psutil
 import pytest
 
 from fabric import BackpressureError, Fabric, MessageTooLargeError
+from fabric.codec import Codec
 from tests.agents import Counter, Echo, Flooder, Gate, Recorder, Sleeper
 
 
@@ -52,6 +53,26 @@ def test_a_coordinator_lane_holds_65536_messages_of_64_bytes(gate):
         gate.touch()
         fab.drain(timeout=30)
         assert agents[1].ask("count") == 65_536
+
+
+@pytest.mark.parametrize("size", [64, 16_384, 65_535])
+def test_what_is_encoded_of_a_call_at_a_time_is_bounded_in_bytes(size, monkeypatch):
+    encoded, encode_many = [], Codec.encode_many
+
+    def noting(*arguments):
+        encoded.append(encode_many(*arguments))
+        return encoded[-1]
+
+    monkeypatch.setattr(Codec, "encode_many", noting)
+    with Fabric(workers=1) as fab:
+        echo = fab.spawn_batch(Echo, 1)[0]
+        sent = [index.to_bytes(8) + bytes(size - 8) for index in range(300)]
+        assert fab.ask_many([echo] * len(sent), sent) == sent
+
+    blobs = [len(one.blob) for one in encoded if len(one.blob) >= size]
+    assert sum(blobs) == len(sent) * size
+    assert max(blobs) <= 2**20
+    assert len(blobs) <= sum(blobs) // 2**19 + 1, "but no smaller than need be"
 
 
 def test_50000_asks_may_be_outstanding(gate):

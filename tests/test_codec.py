@@ -186,6 +186,21 @@ def test_bodies_of_one_encoding_are_decoded_together(encoding):
         assert [decoded[0], type(decoded[1]), decoded[2]] == [batch[0], Undecodable, batch[1]]
 
 
+def test_a_batch_in_json_is_what_its_bodies_are_one_by_one():
+    batch = [[1], {"step": 2, "weight": 0.5}, "three", 4, True, 5.5]
+    for codec, json in ((JSON_CODEC, None), (CODEC, True)):
+        encoded = codec.encode_many(batch, json)
+        ones = [codec.encode(body, json) for body in batch]
+        assert encoded.encoding == JSON
+        assert encoded.blob == b"".join(data for _, data in ones)
+        assert list(encoded.sizes) == [len(data) for _, data in ones]
+
+
+def test_a_body_of_a_batch_that_json_cannot_say_is_named():
+    with pytest.raises(EncodingError, match="body 2: a body of type set cannot be said in JSON"):
+        JSON_CODEC.encode_many([[1], [2], {3}, [4]])
+
+
 def test_a_class_may_overrule_the_fabrics_choice():
     assert CODEC.encode([1], json=True)[0] == JSON
     assert Codec("json").encode([1], json=False)[0] == PICKLE

@@ -199,6 +199,18 @@ def test_the_first_chunks_are_single_items_and_quick_ones_grow() -> None:
     assert sizer.next(1_000_000) == 256
 
 
+def test_what_is_left_of_quick_items_is_not_cut_into_chunks_that_cost_more_than_they_last() -> None:
+    sizer = MeasuredSize(2)
+    sizer.observe(1, 2e-6)
+    sizer.observe(16, 32e-6)  # so that 50 of them take 100 us
+    assert sizer.next(30) == 30
+    assert sizer.next(120) in (49, 50)
+    assert sizer.next(1_000) == 250
+
+    sizer.observe(10, 10e-3)
+    assert sizer.next(30) == 1
+
+
 def test_slow_items_go_one_by_one() -> None:
     sizer = MeasuredSize(2)
     sizer.observe(1, 0.5)
@@ -213,11 +225,12 @@ def test_slow_items_go_one_by_one() -> None:
 @given(
     st.integers(1, 8), st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 10)), max_size=20), st.integers(0, 10**6)
 )
-def test_a_chunk_is_never_empty_and_leaves_some_for_the_other_workers(
+def test_a_chunk_is_never_empty_and_leaves_some_for_the_other_workers_unless_it_is_soon_done(
     workers: int, seen: list[tuple[int, float]], left: int
 ) -> None:
     sizer = MeasuredSize(workers)
     for count, seconds in seen:
         sizer.observe(count, seconds)
-    assert 1 <= sizer.next(left) <= max(1, -(-left // (2 * workers)))
+    soon = int(1e-4 / sizer._seconds) if sizer._seconds else 0
+    assert 1 <= sizer.next(left) <= max(1, min(left, max(soon, -(-left // (2 * workers)))))
     assert 1 <= sizer.next(None) <= 4096

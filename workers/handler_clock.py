@@ -13,7 +13,7 @@ Of a coroutine this is the time until it first awaits something.
 import time
 from collections.abc import Callable, MutableSequence, Sequence
 
-from fabric.counters import ERRORS
+from fabric.counters import ERRORS, ROWS
 from fabric.ring import LONG_NS
 
 SLOW_NS = 10_000  # a handler over this is slow: then the clock is read after each message
@@ -82,6 +82,11 @@ class HandlerClock:
         took = _clock() - started
         if self._handled is not None and (count > 1 or took < LONG_NS):
             self._handled(count, took)
+
+    def count_rows(self, rows: int) -> None:
+        """Count records that an array agent was handed."""
+        if self._counters is not None:
+            self._counters[ROWS] += rows
 
     def blame(self, address: int, errors: int) -> None:
         """Count an error of the class that this agent is of; `errors` are those of all."""

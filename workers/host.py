@@ -128,6 +128,7 @@ class Host(WorkerMessenger):
             if target not in self._ranges:
                 raise EncodingError(f"{chunk.count:,} records arrived for {show(target)}, which is no array agent")
             self._received.bodies[index] = self._ranges[target].open(chunk)
+            self.handler_clock.count_rows(chunk.count)
         except EncodingError as error:
             self._received.bodies[index] = Undecodable(error)
             self._targets[index] = _NOWHERE

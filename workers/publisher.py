@@ -8,6 +8,7 @@ Replies to the coordinator wait for room: it always makes some, since whoever wa
 other workers never wait, they go into the outbox: two workers that wait for each other stand still.
 """
 
+import functools
 import os
 from array import array
 
@@ -18,6 +19,7 @@ from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, RAW, REPLY, SMALL
 from fabric.parcel import Data
 from fabric.ring import ROOM, Batch, Peer
+from fabric.stopwatch import Stopwatch, add
 from fabric.workers.host import Host
 from fabric.workers.outbox import Outbox, Slice
 
@@ -37,6 +39,7 @@ class Publisher:
         self._outbox = outbox
         self._counters = counters
         self._attention = attention
+        self._watch = Stopwatch(functools.partial(add, counters, count.ENCODE_NS))
         self.answer_limit = senders[COORDINATOR].limit  # bytes
 
     def publish(self, received: Received, first: int, behind: int, of: Slice | None = None) -> None:
@@ -96,10 +99,13 @@ class Publisher:
         json = None if not host.json_choices else self._json_of(received.targets()[first:behind])
         if behind - first > 1:
             host.cursor[0] = CURSOR_UNCLEAR  # encoding may kill, and which of them is not known before a second try
+        started = self._watch.start(behind - first)
         try:
             encoded = host.codec.encode_replies(values, json, slot)
         except BackpressureError:  # together they do not fit into the arena
             encoded = None
+        if started:
+            self._watch.stop(started, behind - first)
         if encoded is None:
             self._reply_singly(received, first, behind, first)
             return

@@ -9,6 +9,7 @@ import importlib
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.bodies import SIZE
 from bench.peers import stream
 from bench.sample import Sample
 
@@ -19,16 +20,17 @@ BATCH = 256  # as ours
 WAIT_S = 30.0
 
 
-def tell(messages: int) -> Sample:
+def tell(messages: int, *, size: int = SIZE) -> Sample:
     """Stream the messages in batches through one queue."""
+    batch = max(1, min(BATCH, RING_BYTES // 4 // size))
     queue = faster_fifo.Queue(max_size_bytes=RING_BYTES, loads=bytes, dumps=_as_it_is)
     with stream.consumer(_consume, queue, messages) as verdicts:
 
         def send_all(bodies: list[bytes]) -> None:
-            for start in range(0, len(bodies), BATCH):
-                queue.put_many(bodies[start : start + BATCH], timeout=WAIT_S)
+            for start in range(0, len(bodies), batch):
+                queue.put_many(bodies[start : start + batch], timeout=WAIT_S)
 
-        return stream.send(verdicts, messages, send_all, f"put_many of {BATCH}, not pickled")
+        return stream.send(verdicts, messages, send_all, f"put_many of {batch}, not pickled", size)
 
 
 def _as_it_is(body: bytes) -> bytes:

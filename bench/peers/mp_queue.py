@@ -6,6 +6,7 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.bodies import SIZE
 from bench.latency import ping
 from bench.peers import stream
 from bench.sample import Sample
@@ -13,7 +14,7 @@ from bench.sample import Sample
 Queue = Any  # what multiprocessing.Queue() returns
 
 
-def tell(messages: int) -> Sample:
+def tell(messages: int, *, size: int = SIZE) -> Sample:
     """Stream the messages through one queue."""
     queue: Queue = multiprocessing.Queue()
     with stream.consumer(_consume, queue, messages) as verdicts:
@@ -22,7 +23,7 @@ def tell(messages: int) -> Sample:
             for body in bodies:
                 queue.put(body)
 
-        return stream.send(verdicts, messages, send_all)
+        return stream.send(verdicts, messages, send_all, size=size)
 
 
 def ask(trips: int, silence_us: float) -> Sample:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.arrays import SUM, Array, Job, answer, run
+from bench.bodies import SIZE
 from bench.latency import ping
 from bench.peers import stream
 from bench.sample import Sample
@@ -19,7 +20,7 @@ from bench.sample import Sample
 STOP = b"stop"
 
 
-def tell(messages: int) -> Sample:
+def tell(messages: int, *, size: int = SIZE) -> Sample:
     """Stream the messages through a one-way pipe."""
     reader, writer = multiprocessing.Pipe(duplex=False)
     with stream.consumer(_consume, reader, messages) as verdicts:
@@ -28,7 +29,7 @@ def tell(messages: int) -> Sample:
             for body in bodies:
                 writer.send_bytes(body)
 
-        return stream.send(verdicts, messages, send_all)
+        return stream.send(verdicts, messages, send_all, size=size)
 
 
 def ask(trips: int, silence_us: float) -> Sample:

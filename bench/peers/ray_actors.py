@@ -34,7 +34,7 @@ class Echo:
 def ask(kind: str, messages: int) -> Sample:
     """Call one actor once per body, all in flight, then collect."""
     sent = bodies.make(kind, messages)
-    with _cluster(), _actors(1) as (actor,):
+    with cluster(), _actors(1) as (actor,):
 
         def ask_each(some: list[Any]) -> list[Any]:
             found: list[Any] = ray.get([actor.ask.remote(body) for body in some])
@@ -48,7 +48,7 @@ def ask(kind: str, messages: int) -> Sample:
 
 def spawn(agents: int) -> Sample:
     """Create the actors and wait until each has answered once."""
-    with _cluster():
+    with cluster():
 
         def spawn_all() -> list[int]:
             with _actors(agents) as actors:
@@ -63,16 +63,17 @@ def spawn(agents: int) -> Sample:
 def arrays(job: dict[str, Any]) -> Sample:
     """Hand one actor one array at a time: it goes through the object store, and arrives read-only."""
     wanted = Job(**job)
-    with _cluster(), _actors(1) as (actor,):
+    with cluster(), _actors(1) as (actor,):
         return run(lambda array: ray.get(actor.sum_up.remote(array, wanted.back)), wanted)
 
 
 @contextmanager
-def _cluster() -> Iterator[None]:
+def cluster(cpus: int = 1) -> Iterator[None]:
+    """Run Ray with room for so many tasks at a time; nothing of it is left afterwards."""
     folder = tempfile.mkdtemp(prefix="ray-")
     try:
         ray.init(
-            num_cpus=1,
+            num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="error",
@@ -92,3 +93,20 @@ def _actors(count: int) -> Iterator[list[Any]]:
     yield actors
     for actor in actors:
         ray.kill(actor)
+
+
+def find(agents: list[int], looks: int) -> Sample:
+    """Get actors by their names."""
+    values = {}
+    for count in agents:
+        with cluster():
+            held = {
+                f"clerk-{place}": ray.remote(Echo).options(num_cpus=0, name=f"clerk-{place}") for place in range(count)
+            }
+            actors = {name: options.remote() for name, options in held.items()}
+            ray.get([actor.ask.remote(None) for actor in actors.values()])
+            names = [f"clerk-{place % count}" for place in range(looks)]
+            seconds, found = timed(lambda names=names: [ray.get_actor(name) for name in names])
+            bodies.expect([one._actor_id for one in found], [actors[name]._actor_id for name in names], "actors")
+            values[f"{count:,}"] = [seconds * 1e9 / looks]
+    return Sample(values, f"{looks:,} looks")

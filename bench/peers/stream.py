@@ -54,12 +54,18 @@ def consume(verdicts: Connection, messages: int, receive: Callable[[int], list[b
         verdicts.send((len(seen), bodies.digest(seen)))
 
 
-def send(verdicts: Connection, messages: int, send_all: Callable[[list[bytes]], None], note: str = "") -> Sample:
+def send(
+    verdicts: Connection,
+    messages: int,
+    send_all: Callable[[list[bytes]], None],
+    note: str = "",
+    size: int = bodies.SIZE,
+) -> Sample:
     """In the producer: send the warm-up, then the messages, timed until the consumer has them all.
 
     Raises: WrongAnswerError when what arrived is not what was sent, in that order.
     """
-    everything = bodies.make("bytes", messages)
+    everything = bodies.sized(messages, size)
     for part in (everything[: warm_up(messages)], everything):
         start = time.perf_counter()
         send_all(part)

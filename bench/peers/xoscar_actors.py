@@ -35,7 +35,7 @@ def spawn(agents: int) -> Sample:
 
 
 async def _ask(sent: list[Any], agents: int) -> Sample:
-    async with _pool() as address:
+    async with pool() as address:
         actors = await _create(address, agents)
 
         async def ask_each(some: list[Any]) -> list[Any]:
@@ -57,7 +57,7 @@ async def _ask(sent: list[Any], agents: int) -> Sample:
 
 
 async def _spawn(agents: int) -> Sample:
-    async with _pool() as address:
+    async with pool() as address:
         await _create(address, 10)
         start = asyncio.get_running_loop().time()
         actors = await _create(address, agents)
@@ -77,7 +77,37 @@ async def _create(address: str, count: int) -> list[Any]:
 
 
 @asynccontextmanager
-async def _pool() -> AsyncIterator[str]:
-    pool = await xo.create_actor_pool("127.0.0.1", n_process=1)
-    async with pool:
-        yield pool.external_address
+async def pool(processes: int = 1) -> AsyncIterator[str]:
+    """Run so many processes beside the main one; give the address of all."""
+    started = await xo.create_actor_pool("127.0.0.1", n_process=processes)
+    async with started:
+        yield started.external_address
+
+
+def find(agents: list[int], looks: int) -> Sample:
+    """Get actors by their names, one after the other."""
+    return Sample({f"{count:,}": [asyncio.run(_find(count, looks))] for count in agents}, f"{looks:,} looks")
+
+
+async def _find(count: int, looks: int) -> float:
+    async with pool() as address:
+        strategy = xo.allocate_strategy.ProcessIndex(1)
+        for place in range(count):
+            await xo.create_actor(Echo, address=address, uid=f"clerk-{place}", allocate_strategy=strategy)
+        names = [f"clerk-{place % count}" for place in range(looks)]
+        start = asyncio.get_running_loop().time()
+        found = [await xo.actor_ref(address, name) for name in names]
+        seconds = asyncio.get_running_loop().time() - start
+    bodies.expect([one.uid.decode() for one in found], names, "actors")
+    return seconds * 1e9 / looks
+
+
+def population(what: str, agents: list[int], messages: int) -> Sample:
+    """Ask, or create, so many actors: see bench.population."""
+    values = {}
+    for count in agents:
+        if what == "spawn_batch":
+            values[f"{count:,}"] = [1e6 / rate for rate in spawn(count).values["spawned"]]
+        else:
+            values[f"{count:,}"] = ask("ints", messages, count).values["replies"]
+    return Sample(values, f"{messages:,} messages")

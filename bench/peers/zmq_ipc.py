@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from bench.bodies import SIZE
 from bench.latency import ping
 from bench.peers import stream
 from bench.sample import Sample
@@ -19,7 +20,7 @@ HIGH_WATER = 65_536  # messages, as many as a lane of ours holds
 STOP = b"stop"
 
 
-def tell(messages: int) -> Sample:
+def tell(messages: int, *, size: int = SIZE) -> Sample:
     """Stream the messages from a PUSH socket to a PULL socket."""
     with tempfile.TemporaryDirectory(prefix="zmq-") as folder:
         address = f"ipc://{Path(folder, 'stream')}"
@@ -33,7 +34,7 @@ def tell(messages: int) -> Sample:
                     for body in bodies:
                         push.send(body)
 
-                return stream.send(verdicts, messages, send_all)
+                return stream.send(verdicts, messages, send_all, size=size)
 
 
 def ask(trips: int, silence_us: float) -> Sample:

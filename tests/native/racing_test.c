@@ -17,7 +17,7 @@
 
 #define LANE_BYTES FAB_PAGE
 #define ROUNDS 30000
-#define KIND 7u
+#define KIND FAB_KIND_MESSAGE
 
 struct vandal {
     uint8_t *whole;
@@ -47,17 +47,20 @@ static uint64_t place(struct vandal *v) {
     uint64_t lines = 4 * (uint64_t)v->header->processes + 2;
     uint64_t at = v->begin + 8 * (fixture_random(&v->seed) % ((v->end - v->begin) / 8));
     uint32_t which = fixture_below(&v->seed, 8);
-    if (which < 4)
-        return which == 0 && v->begin == FAB_PAGE ? fab_table_offset() + 8 * (1 + fixture_below(&v->seed, 2))
-                                                  : at;
+    if (which == 0 && v->begin == FAB_PAGE)
+        return fab_table_offset() + 8 * (1 + fixture_below(&v->seed, 2));
     for (uint32_t p = 0; p < v->header->processes; p++) {
         uint64_t block = fab_block_offset(v->header, p);
         uint64_t loans = fab_loans_offset(v->header);
+        uint64_t data = fab_data_offset(v->header, p, 0);
         if (at < block || at >= block + fab_block_bytes(v->header, p))
             continue;
+        if (which < 4) /* measures are much of it, and few of them decide anything */
+            return at - block < fab_measures_offset(v->header) || at - block >= loans || which == 3
+                       ? at
+                       : block + data + (at - block) % (fab_block_bytes(v->header, p) - data) / 8 * 8;
         if (which == 4)
-            return block + loans +
-                   8 * (fixture_random(&v->seed) % ((fab_data_offset(v->header, p, 0) - loans) / 8));
+            return block + loans + 8 * (fixture_random(&v->seed) % ((data - loans) / 8));
         return block + fab_heads_offset() + FAB_LINE * (fixture_random(&v->seed) % lines);
     }
     return at;
@@ -124,6 +127,7 @@ static void succeed(struct fixture_fabric *f, uint32_t p) {
             fab_peer_set_bell(made, other, f->bells[other]);
         if (p != 0)
             fab_peer_outbox_resume(made);
+        fab_meter_open(made);
         borrow(f, made, (uint32_t)f->header.loans);
         struct fab_peer *before = f->peers[p];
         f->peers[p] = made;
@@ -207,7 +211,10 @@ static void step(struct fixture_fabric *f, uint64_t *seed, struct tally *t) {
     t->quiet += (uint64_t)fab_peer_quiet(s);
     (void)fab_peer_arm(s, FAB_WAITS_MESSAGES | FAB_WAITS_ROOM | FAB_WAITS_QUIET);
     fab_peer_disarm(s);
-    t->sum += fab_peer_progress(s, fixture_below(seed, f->header.processes)) + fab_peer_awake(s);
+    struct fab_survey seen[3];
+    fab_survey_all(&f->header, f->whole, seen);
+    t->sum += seen[1].in_flight + fab_peer_progress(s, fixture_below(seed, f->header.processes)) +
+              fab_peer_awake(s);
     for (uint32_t l = 0; l < 2 * f->header.processes; l++) {
         t->broken += s->in[l].broken;
         t->dropped += s->in[l].dropped_bytes;
@@ -225,6 +232,7 @@ static void survives(uint32_t first, uint32_t last, uint64_t seed) {
     pthread_t thread;
     fixture_fabric_open(&f, 3, LANE_BYTES);
     start_afresh(&f);
+    atomic_store(&((struct fab_board *)(void *)(f.whole + fab_board_offset()))->measuring, 1);
     struct vandal v = {.whole = f.whole,
                        .begin = first == 0 ? FAB_PAGE : fab_block_offset(&f.header, first),
                        .end = fab_block_offset(&f.header, last + 1),

@@ -143,7 +143,13 @@ static inline void step_world_reset(struct step_world *w, uint64_t at) {
     const uint64_t addresses[] = {STEP_AGENT(0), STEP_AGENT(1), STEP_AGENT(2)};
     const uint16_t slots[] = {0, 1, 2};
     memset(w->memory, 0, blocks);
-    memset(w->memory + blocks, 0xee, w->header.segment_bytes - blocks);
+    for (uint32_t p = 0; p < STEP_PROCESSES;
+         p++) { /* but for what is measured, which is much and decides nothing */
+        uint8_t *block = w->memory + fab_block_offset(&w->header, p);
+        uint64_t behind = fab_last_use_offset(&w->header);
+        memset(block, 0xee, fab_measures_offset(&w->header));
+        memset(block + behind, 0xee, fab_block_bytes(&w->header, p) - behind);
+    }
     fab_table_write(w->memory, addresses, slots, STEP_PROCESSES, FAB_AGENT_ALIVE);
     memset(&w->now, 0, sizeof w->now);
     for (uint32_t p = 0; p < STEP_PROCESSES; p++) {

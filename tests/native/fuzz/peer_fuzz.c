@@ -7,7 +7,7 @@
 #include "fuzz.h"
 
 #define MOST_STEPS 400
-#define KIND 7u
+#define KIND FAB_KIND_MESSAGE
 
 static void inspect(const struct fab_peer *s, int32_t lane, const struct fab_columns *cols) {
     CHECK(lane >= -1 && lane < (int32_t)(2 * s->header.processes));
@@ -84,15 +84,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_input in = {data, size};
     if (f.whole == NULL)
         fixture_fabric_open(&f, 3, FAB_PAGE);
+    atomic_store(&((struct fab_board *)(void *)(f.whole + fab_board_offset()))->measuring, 1);
     for (uint32_t p = 0; p < 3; p++) { /* as good as new, and faster than a new one */
-        memset(f.whole + fab_block_offset(&f.header, p), 0, fab_data_offset(&f.header, p, 0));
-        memset(f.peers[p], 0, sizeof *f.peers[p]);
+        fixture_clear(&f.header, f.whole + fab_block_offset(&f.header, p));
+        memset(f.peers[p], 0, offsetof(struct fab_peer, meter));
     }
     for (uint32_t p = 0; p < 3; p++) {
         CHECK_EQ(fab_peer_init(f.peers[p], &f.header, p, f.whole, f.whole + fab_block_offset(&f.header, p)),
                  0);
         if (p != 0)
             fab_peer_outbox_resume(f.peers[p]);
+        fab_meter_open(f.peers[p]);
         for (uint32_t other = 0; other < 3; other++)
             fab_peer_set_bell(f.peers[p], other, f.bells[other]);
     }
