@@ -2,11 +2,11 @@
 
 import dataclasses
 import itertools
-from array import array
+import typing
 from collections.abc import Callable
 from typing import Any
 
-from fabric.histogram import COUNTS, Histogram
+from fabric.histogram import COUNTS, SECONDS, Histogram
 from fabric.statistics import ClassStatistics, CoordinatorStatistics, Statistics, WorkerStatistics
 
 HOSTILE = "<img src=x onerror=\"document.title='hit'\"></td><script>document.title='hit'</script>"
@@ -72,15 +72,18 @@ def _worker(slot: int, number: int, times: Histogram, name: str) -> WorkerStatis
 
 def _often(histogram: Histogram, times: int) -> Histogram:
     """Return what would be counted after so many times as much."""
-    words = array("Q", [word * times for word in histogram._words])
-    words[1] = histogram._words[1]  # the largest
-    return Histogram((words.tobytes(),), histogram.scale)
+    if times == 1:
+        return histogram
+    half = _often(histogram, times // 2)
+    return half + half + histogram if times % 2 else half + half
 
 
 def _made(kind: Any, **values: Any) -> Any:
     """Make one of these dataclasses with these values, and nothing in the other fields."""
-    nothing = {
-        one.name: Histogram((), COUNTS if one.name == "batch_sizes" else 1e-9) if one.type is Histogram else 0
-        for one in dataclasses.fields(kind)
-    }
-    return kind(**{**nothing, **values})
+    return kind(**{one.name: _nothing(one) for one in dataclasses.fields(kind)} | values)
+
+
+def _nothing(field: Any) -> Any:
+    if field.type is Histogram:
+        return Histogram((), COUNTS if field.name == "batch_sizes" else SECONDS)
+    return () if typing.get_origin(field.type) is tuple else 0

@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from fabric import Agent, Fabric
+from fabric.alerts import slow
 from fabric.histogram import Histogram
 from fabric.integrations import dashboard
 from fabric.integrations.dashboard import feed as feeds
@@ -179,6 +180,17 @@ def test_a_script_gets_all_statistics():
         assert found["recent"]["round_trip"]["count"] == 10
         assert str(os.getpid()) in found["usage"]
         assert found["alerts"] == []
+
+
+def test_a_condition_that_raises_is_logged_and_hides_nothing(caplog):
+    def wrong(history):
+        raise RuntimeError("not this one")
+
+    with made_up_dashboard(conditions=[wrong, slow(0.0001)]) as shown:
+        with Stream(shown) as stream:
+            assert [len(stream.until("sample")["alerts"]) for _ in range(3)] == [1, 1, 1]
+        assert len(json.loads(get(shown, "/api/sample")[2])["alerts"]) == 1
+    assert "a condition of the dashboard raised" in caplog.text
 
 
 class Slow:

@@ -18,7 +18,6 @@ from fabric.errors import ClosedError
 from fabric.guarded_log import GuardedLogger
 from fabric.integrations.dashboard.frames import frame
 from fabric.sampler import Sampler
-from fabric.samples import Sample
 
 _log = GuardedLogger("fabric")
 _PATIENCE = 10.0  # seconds that a viewer may read nothing
@@ -98,27 +97,22 @@ class Feed:
     async def _tick(self) -> None:
         """Sample on time. The first sample is what the next one is compared with."""
         due = time.monotonic()
-        first = self._sample()
-        if first is not None:
-            self._tell(dataclasses.replace(first, before=None), keep=False)  # what was before is long ago
+        self._sample(keep=False)
         while True:
             due = max(due + self.sampler.interval, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            sample = self._sample()
-            if sample is not None:
-                self._tell(sample, keep=True)
+            self._sample(keep=True)
 
-    def _sample(self) -> Sample | None:
+    def _sample(self, keep: bool) -> None:
+        """Sample and tell all viewers. One that is not to be kept has no rates: what was before is long ago."""
         try:
-            return self.sampler.sample()
+            sample = self.sampler.sample()
+            shown = frame(sample if keep else dataclasses.replace(sample, before=None), self._alerts())
         except ClosedError:  # whoever closes it ends this too
-            return None
+            return
         except Exception:  # the next one may go well
             _log.exception("the fabric could not be sampled")
-            return None
-
-    def _tell(self, sample: Sample, keep: bool) -> None:
-        shown = frame(sample, self._alerts())
+            return
         self._frame = shown
         if keep:
             self._points.append(shown["point"])
@@ -127,5 +121,10 @@ class Feed:
             viewer.send(data)
 
     def _alerts(self) -> list[Alert]:
-        history = self.sampler.history
-        return [alert for condition in self._conditions for alert in condition(history)] if history else []
+        history, found = self.sampler.history, []
+        for condition in self._conditions if history else ():
+            try:
+                found += condition(history)
+            except Exception:
+                _log.exception("a condition of the dashboard raised")
+        return found

@@ -35,6 +35,7 @@ function asRate(value) {
 
 function asTime(seconds) {
   if (seconds === null) return [NONE, ""];
+  if (seconds === 0) return ["0", "s"];
   const [number, unit] = scaled(seconds * 1e9, ["ns", "µs", "ms", "s"], 1000);
   return [three(number), unit];
 }
