@@ -4,21 +4,21 @@ const TILES = [
   { key: "messages", title: "Messages", format: asRate },
   { key: "replies", title: "Replies", format: asRate },
   { key: "errors", title: "Errors", format: asRate, kind: "red", bad: (value) => value > 0 },
-  { key: "lane_time", title: "Time in the lane, p99", format: asTime },
+  { key: "lane_time", title: "In the lane, p99", format: asTime },
   { key: "round_trip", title: "Round trip, p99", format: asTime, kind: "orange" },
   { key: "agents", title: "Agents", format: asCount },
   { key: "outstanding", title: "Questions open", format: asCount },
   { key: "queued", title: "Queued", format: asBytes },
   { key: "bytes", title: "Bytes to workers", format: (value) => withRate(asBytes(value)) },
-  { key: "cpu", title: "CPU, all processes", format: asShare },
-  { key: "memory", title: "Memory, all processes", format: asBytes },
+  { key: "cpu", title: "CPU, in all", format: asShare },
+  { key: "memory", title: "Memory, in all", format: asBytes },
   { key: "arena", title: "Arenas in use", format: asBytes },
 ];
 
 const TIMES = [
   { key: "lane_time", title: "Time in the lane", about: "from sent to received, of messages to agents" },
   { key: "handler_time", title: "Handler time", about: "of a message, while handlers ran" },
-  { key: "round_trip", title: "Round trip", about: "from question to reply, as the coordinator saw it" },
+  { key: "round_trip", title: "Round trip", about: "from question to reply, of this process" },
 ];
 
 const CURVES = [
@@ -157,7 +157,7 @@ function series(key) {
 
 function showTime(time, { recent, whole }) {
   drawDistribution(time.svg, recent, whole);
-  fillTable(time.table, TIME_COLUMNS, [{ name: "last interval", ...recent }, { name: "since the start", ...whole }], "");
+  fillTable(time.table, TIME_COLUMNS, [{ name: "interval", ...recent }, { name: "in all", ...whole }], "");
 }
 
 function showCurve(curve) {

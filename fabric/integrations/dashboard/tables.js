@@ -30,10 +30,10 @@ const CLASS_COLUMNS = [
 
 const TIME_COLUMNS = [
   { title: "", key: "name", word: true, head: true },
-  { title: "Messages", key: "count", format: asCount },
+  { title: "Messages", key: "count", format: asMany },
   { title: "p50", key: "p50", format: asTime },
   { title: "p99", key: "p99", format: asTime },
-  { title: "Longest", key: "max", format: asTime },
+  { title: "max", key: "max", format: asTime },
 ];
 
 function setText(node, text) {

@@ -26,6 +26,13 @@ function asCount(value) {
   return value === null ? [NONE, ""] : [figures(value, 0), ""];
 }
 
+// As many digits as there is room for.
+function asMany(value) {
+  if (value < 1e6) return asCount(value);
+  const [number, unit] = scaled(value / 1e6, ["M", "G", "T"], 1000);
+  return [three(number), unit];
+}
+
 function asRate(value) {
   if (value === null) return [NONE, ""];
   if (value < 100000) return [value > 0 && value < 10 ? figures(value, 1) : figures(value, 0), "/s"];
