@@ -106,7 +106,9 @@ def test_each_chart_is_drawn_with_its_percentiles(page, shown):
 
 
 @needs_browser
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (1000, False), (700, True), (390, False), (390, True)])
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1280, False), (1280, True), (1000, False), (700, True), (390, False), (390, True)]
+)
 def test_it_fits_wide_and_narrow_windows_in_dark_and_light(page, shown, width, dark):
     page.show(shown.url, width, 900, dark)
     page.wait_until(ENOUGH)

@@ -140,7 +140,7 @@ function place(x, y) {
   return `${x.toFixed(1)} ${y.toFixed(1)}`;
 }
 
-// p50 and p99 as lines with their values, each on a line of its own: they may be near one another.
+// p50 and p99 as lines with their values, each on a line of its own and one on either side: they may be near one another.
 function drawMarks(svg, shape, x, low, width) {
   const marks = [["p99", "orange", 11], ["p50", "green", 25]].filter(([name]) => shape[name] !== null);
   for (const [name, kind, row] of marks) {
@@ -148,7 +148,7 @@ function drawMarks(svg, shape, x, low, width) {
     svg.append(element("line", { class: `mark ${kind}`, x1: at, x2: at, y1: row - 9, y2: low }));
   }
   for (const [name, kind, row] of marks) {
-    const at = x(Math.max(shape[name], 1e-9)), flip = at > width - 90;
+    const at = x(Math.max(shape[name], 1e-9)), flip = name === "p50" ? at > 90 : at > width - 90;
     const label = { class: `label ${kind}`, x: at + (flip ? -5 : 5), y: row, "text-anchor": flip ? "end" : "start" };
     svg.append(element("text", label, `${name} ${words(asTime, shape[name])}`));
   }
