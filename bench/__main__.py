@@ -1,11 +1,13 @@
-"""The command: `python -m bench [NAME ...]`, or `python -m bench requirements`; `--help` says the rest."""
+"""The command: `python -m bench [NAME ...]`, or `python -m bench requirements`; `--help` says the rest.
+
+`python -m bench compare EARLIER.json LATER.json` and `report RUN.json` look at runs there were: bench.saved.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import importlib.util
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import curve, requirements, scenario_file, sheet, table
-from bench.harness import Case, Result, Settings, run_case
-from bench.machine import facts
+from bench import curve, outputs, report, requirements, saved, scenario_file, session, sheet, table
+from bench.harness import Case, Interrupted, Result, Settings, run_case
+from bench.history import Run
+from bench.machine import NOISY, facts
 
 BENCHES = (
     "ask_many",
@@ -66,8 +69,8 @@ CURVES = (  # what --plot draws
     "placing",
 )
 REQUIREMENTS = "requirements"
+INTERRUPTED = 128 + 2  # as shells say it of SIGINT
 SCENARIOS = "scenarios"  # the bench that --scale is for, and whose limits are judged whenever it is named
-NOISY = 0.5  # load average from which on the machine was not ours alone
 
 
 def question(bench: str) -> str:
@@ -81,15 +84,24 @@ def cases_of(bench: str, quick: bool) -> list[Case]:
     return found
 
 
-def run(wanted: dict[str, list[Case]], settings: Settings) -> list[Result]:
-    """Run the cases of each bench, print their tables as they come, and return all results."""
-    results: list[Result] = []
-    for bench, its_cases in wanted.items():
-        for case in its_cases:
-            found = run_case(bench, case, settings)
-            (curve if curve.is_one(found) else sheet if sheet.is_one(found) else table).show(found)
-            results += found
-    return results
+def run(wanted: dict[str, list[Case]], settings: Settings, kept: session.Session) -> None:
+    """Run the cases of each bench, print their tables as they come, and keep the results (with Ctrl-C those so far)."""
+    try:
+        for bench, its_cases in wanted.items():
+            kept.begin(bench)
+            for case in its_cases:
+                _keep(run_case(bench, case, settings), kept)
+        kept.end()
+    except Interrupted as interrupt:
+        _keep(interrupt.results, kept)
+        kept.interrupted()
+    except KeyboardInterrupt:
+        kept.interrupted()
+
+
+def _keep(found: list[Result], kept: session.Session) -> None:
+    (curve if curve.is_one(found) else sheet if sheet.is_one(found) else table).show(found)
+    kept.add(found)
 
 
 def summarise(results: Sequence[Result]) -> list[str]:
@@ -97,7 +109,7 @@ def summarise(results: Sequence[Result]) -> list[str]:
     against = table.comparisons(results)
     lines = [str(comparison) for comparison in sorted(against, key=lambda one: one.ratio)]
     lines += curve.summary(results)
-    failed = [f"FAILED: {_where(row)}: {row.status}" for row in results if _is_failure(row)]
+    failed = [f"FAILED: {_where(row)}: {row.status}" for row in results if row.is_failure]
     lines += dict.fromkeys(failed)  # once, though it fails by every metric
     if against and not any(one.lost for one in against):
         lines.append("We lose no comparison in this run.")
@@ -106,47 +118,45 @@ def summarise(results: Sequence[Result]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return 1 for a failure of ours, a wrong answer, a missed target."""
-    asked = _parse(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in saved.COMMANDS:
+        return saved.main(words)
+    asked, earlier = _parse(words)
     if asked.list:
         for bench in BENCHES:
             print(f"{bench:15} {question(bench)}")
         return 0
     judged = asked.names == [REQUIREMENTS] or SCENARIOS in asked.names
-    settings = Settings(asked.quick, asked.ours, lambda line: print(line, file=sys.stderr))
     known = _limits(asked.names)
-    about = facts()
+    about = facts() | ({"scale": asked.scale} if asked.scale else {})
     _announce(about)
     wanted = _wanted(asked.names, asked.quick, known if REQUIREMENTS in asked.names else [])
     if asked.scale and SCENARIOS in wanted:
         wanted[SCENARIOS] = importlib.import_module("bench.scenarios").cases_at(asked.scale)
-    results = run(wanted, settings)
-    verdicts = requirements.judge(known, results)
+    kept = session.Session(about, asked.quick, asked.report and asked.report / report.RUNS)
+    settings = Settings(asked.quick, asked.ours, lambda line: print(line, file=sys.stderr))
+    run(wanted, settings, kept)
+    verdicts = requirements.judge(known, kept.results)
     if judged:
         requirements.show(verdicts)
-    lines = summarise(results)
+    lines = summarise(kept.results)
     print("", *lines, sep="\n")
-    if asked.json:
-        rows = [row.as_json() for row in results]
-        marks = [vars(one.requirement) | {"measured": one.measured, "met": one.met} for one in verdicts]
-        report = {
-            "facts": about,
-            "quick": asked.quick,
-            "results": rows,
-            "requirements": marks,
-            "summary": lines,
-        }
-        asked.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    regressed = outputs.write(kept.finish(requirements.marks(verdicts), lines), asked, earlier)
     if asked.plot:
-        curve.plot(results, asked.plot)
-    return int(any(map(_is_failure, results)) or not all(verdict.met for verdict in verdicts))
+        curve.plot(kept.results, asked.plot)
+    if kept.was_interrupted:
+        print("Interrupted: what was measured by then is above, and in the files.", file=sys.stderr)
+        return INTERRUPTED
+    missed = not all(verdict.met for verdict in verdicts)
+    return int(regressed or missed or any(row.is_failure for row in kept.results))
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Run | None]:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the fabric beside its peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"benches (default: all), or {REQUIREMENTS!r}")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer rounds, without the slow peers")
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write facts, results and verdicts there")
+    outputs.add_options(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves there (needs matplotlib)")
     scales = f"{', '.join(scenario_file.SCALES)}, or a part of full such as 0.01"
     parser.add_argument("--scale", metavar="SCALE", help=f"how long {SCENARIOS!r} runs: {scales}")
@@ -163,7 +173,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"{REQUIREMENTS!r} chooses its benches itself: give it alone")
     if asked.scale:
         _check_scale(parser, asked)
-    return asked
+    return asked, outputs.checked(parser, asked)
 
 
 def _check_scale(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
@@ -200,10 +210,6 @@ def _without_others(case: Case, peers: set[str]) -> Case:
     """Return the case with ours and those peers only that a requirement is about."""
     ours, *others = case.contestants
     return replace(case, contestants=(ours, *(one for one in others if one.name in peers)))
-
-
-def _is_failure(row: Result) -> bool:
-    return row.wrong or (row.ours and row.status != "ok")
 
 
 def _where(row: Result) -> str:

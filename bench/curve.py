@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from bench.harness import Result
 from bench.table import LEVEL, figure, grid, ratio, times
 
+_SIZE = re.compile(r"(?<![\w.,])\d[\d,.]*( ?[kKMG]?i?B)?(?!\w)")  # a number of its own in a name
+
 
 def is_one(results: Sequence[Result]) -> bool:
     """Return whether these are the results of a curve."""
@@ -18,16 +21,53 @@ def is_one(results: Sequence[Result]) -> bool:
 
 
 def show(results: Sequence[Result]) -> None:
-    """Print the curve of one case, and below it what it says."""
-    first, names = results[0], _names(results)
-    rows = []
+    """Print the curves of one case, and below each what it says."""
+    for found in split(results):
+        first = found[0]
+        grid(f"{first.bench} · {first.case} ({described(first)})", *lines(found))
+        print(*absent(found), *verdicts(found), sep="\n")
+
+
+def described(row: Result) -> str:
+    """Return what a curve shows, and which way is better."""
+    better = "higher" if row.metric.higher_is_better else "lower"
+    return f"{series(row)} {row.metric.unit}, medians, {better} is better".strip()
+
+
+def split(results: Sequence[Result]) -> list[list[Result]]:
+    """Return the curves among the results of a case: each of one unit, and of one series where there are several."""
+    sized = [row for row in results if row.metric.size is not None]
+    several = len({(row.contestant, row.metric.unit, row.metric.size) for row in sized}) < len(sized)
+    found: dict[tuple[str, str, str], list[Result]] = {}
+    for row in sized:
+        found.setdefault((row.metric.unit, row.metric.axis, series(row) if several else ""), []).append(row)
+    return list(found.values())
+
+
+def series(row: Result) -> str:
+    """Return the name of a metric without its size: "p99" of "p99 of 1,000"; "" where it is the size alone."""
+    return re.sub(r" (of|at|with|for)$", "", " ".join(_SIZE.sub("", row.metric.name).split()))
+
+
+def lines(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of one curve: a row a size, a column a contestant."""
+    first, rows = results[0], []
     for line in _by_size(results):
         cells = [figure(row.figures.median) if row.figures else "-" for row in line]
         rows.append([line[0].metric.name, *cells, _remark(line)])
-    better = "higher" if first.metric.higher_is_better else "lower"
-    title = f"{first.bench} · {first.case} ({first.metric.unit}, medians, {better} is better)"
-    grid(title, [first.metric.axis, *names, f"{first.contestant} is"], rows)
-    print(*_absent(results), *verdicts(results), sep="\n")
+    return [first.metric.axis, *_names(results), f"{first.contestant} is"], rows
+
+
+def compact(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return the table with, in place of a column of words, how many times as good the first is in each cell."""
+    rows = []
+    for line in _by_size(results):
+        cells = [figure(row.figures.median) if row.figures else "-" for row in line]
+        for place, row in enumerate(line[1:], 1):
+            if (value := ratio(line[0], row)) is not None:
+                cells[place] += f" ({times(value)})"
+        rows.append([line[0].metric.name, *cells])
+    return [results[0].metric.axis, *_names(results)], rows
 
 
 def verdicts(results: Sequence[Result]) -> list[str]:
@@ -47,12 +87,18 @@ def verdicts(results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def absent(results: Sequence[Result]) -> list[str]:
+    """Return who has no figures, and why."""
+    return list(dict.fromkeys(f"{row.contestant}: {row.status}" for row in results if row.status != "ok"))
+
+
 def summary(results: Sequence[Result]) -> list[str]:
     """Return the verdicts on all curves among the results, each with its bench and case."""
     lines = []
     for (bench, case), rows in groupby(results, key=lambda row: (row.bench, row.case)):
-        if is_one(curve := list(rows)):
-            lines += [f"{bench} · {case}: {verdict}" for verdict in verdicts(curve)]
+        for found in split(list(rows)):
+            where = " · ".join(filter(None, (bench, case, series(found[0]))))
+            lines += [f"{where}: {verdict}" for verdict in verdicts(found)]
     return lines
 
 
@@ -101,10 +147,6 @@ def _crossover(name: str, other: str, found: Sequence[tuple[str, float]]) -> str
 def _remark(line: Sequence[Result]) -> str:
     found = [(value, row.contestant) for row in line[1:] if (value := ratio(line[0], row)) is not None]
     return ", ".join(f"{times(value)} {name}" for value, name in found)
-
-
-def _absent(results: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(f"{row.contestant}: {row.status}" for row in results if row.status != "ok"))
 
 
 def _names(results: Sequence[Result]) -> list[str]:

@@ -91,11 +91,20 @@ class Result:
     values: list[float]
     rounds: int
     note: str
+    by_round: list[float] = field(
+        default_factory=list
+    )  # the median of each: how far they lie apart says how sure it is
+    kept: Percentiles | None = None  # of a row from a file, which leaves out the values where they are many
 
     @property
     def figures(self) -> Percentiles | None:
         """Over all values of all rounds; None when there is no figure."""
-        return percentiles(self.values) if self.values else None
+        return self.kept or (percentiles(self.values) if self.values else None)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it fails the run: a wrong answer of anybody, or no figure of ours."""
+        return self.wrong or (self.ours and self.status != "ok")
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for the JSON file."""
@@ -111,11 +120,34 @@ class Result:
             "contestant": self.contestant,
             "ours": self.ours,
             "status": self.status,
+            "wrong": self.wrong,
             "rounds": self.rounds,
             "figures": None if figures is None else vars(figures),
+            "by_round": self.by_round,
             "values": self.values if len(self.values) <= 100 else [],
             "note": self.note,
         }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Result:
+        """Return the row that `as_json` gave; what an earlier version did not write is as if it were not known."""
+        metric = Metric(row["metric"], row["unit"], row["higher_is_better"], row["size"], row.get("axis") or "bytes")
+        figures, values = row["figures"], row["values"]
+        by_round = row.get("by_round", values if len(values) == row["rounds"] else [])
+        return cls(
+            row["bench"],
+            row["case"],
+            metric,
+            row["contestant"],
+            row["ours"],
+            row["status"],
+            row.get("wrong", False),
+            values,
+            row["rounds"],
+            row["note"],
+            by_round,
+            None if figures is None else Percentiles(**figures),
+        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +157,14 @@ class Settings:
     quick: bool = False
     ours_only: bool = False
     progress: Callable[[str], None] = lambda line: None
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a case, and what had been measured by then."""
+
+    def __init__(self, results: list[Result]) -> None:
+        super().__init__()
+        self.results = results
 
 
 @dataclass
@@ -140,15 +180,28 @@ def run_case(bench: str, case: Case, settings: Settings) -> list[Result]:
     """Run all rounds of a case, the contestants in turn; return a result per metric and contestant.
 
     Never raises for what a contestant does: its status says it.
+
+    Raises: Interrupted, with the results of the rounds there were, when Ctrl-C ends it.
     """
     contestants = [one for one in case.contestants if case.is_ours(one) or not settings.ours_only]
     scores = [_Score(_absence(contestant, settings)) for contestant in contestants]
+    try:
+        _run_rounds(bench, case, settings, list(zip(contestants, scores, strict=True)))
+    except KeyboardInterrupt:
+        raise Interrupted(_results(bench, case, contestants, scores)) from None
+    return _results(bench, case, contestants, scores)
+
+
+def _run_rounds(bench: str, case: Case, settings: Settings, sides: Sequence[tuple[Contestant, _Score]]) -> None:
     for index in range(case.rounds):
         settings.progress(f"{bench} · {case.name} · round {index + 1} of {case.rounds}")
-        first = index % len(contestants)
-        for place in [*range(first, len(contestants)), *range(first)]:
-            if scores[place].status == "ok" and index < contestants[place].rounds:
-                _score(contestants[place], case.cpus, scores[place])
+        first = index % len(sides)
+        for contestant, score in [*sides[first:], *sides[:first]]:
+            if score.status == "ok" and index < contestant.rounds:
+                _score(contestant, case.cpus, score)
+
+
+def _results(bench: str, case: Case, contestants: list[Contestant], scores: list[_Score]) -> list[Result]:
     return [
         _result(bench, case, metric, contestant, score)
         for metric in case.metrics
@@ -208,9 +261,9 @@ def _score(contestant: Contestant, cpus: int | None, score: _Score) -> None:
 
 def _result(bench: str, case: Case, metric: Metric, contestant: Contestant, score: _Score) -> Result:
     ok = score.status == "ok"
-    values = [value for sample in score.samples for value in sample.values.get(metric.name, [])]
-    if ok and not values:
-        score = _Score(f"does not report {metric.name}")
+    rounds = [found for sample in score.samples if (found := sample.values.get(metric.name, []))]
+    if ok and not rounds:
+        score = _Score(f"does not report {metric.name}" if score.samples else "stopped before it was measured")
     cores = case.cpus or usable_cores()
     crowd = f"{contestant.busy} busy processes on {cores} core{'s' if cores > 1 else ''}"
     notes = [score.samples[-1].note if score.samples else "", crowd if contestant.busy > cores else ""]
@@ -222,9 +275,10 @@ def _result(bench: str, case: Case, metric: Metric, contestant: Contestant, scor
         ours=case.is_ours(contestant),
         status=score.status,
         wrong=score.wrong,
-        values=values if ok else [],
+        values=[value for values in rounds for value in values] if ok else [],
         rounds=len(score.samples),
         note="; ".join(filter(None, notes)),
+        by_round=[percentiles(values).median for values in rounds] if ok else [],
     )
 
 

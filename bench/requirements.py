@@ -74,16 +74,26 @@ def judge(requirements: Sequence[Requirement], results: Sequence[Result]) -> lis
     return [_verdict(one, rows) for one in requirements]
 
 
+def marks(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Return the requirements with what was measured, for the JSON file and the report."""
+    return [vars(one.requirement) | {"measured": one.measured, "met": one.met, "why": one.why} for one in verdicts]
+
+
+def lines(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of marks: target, measured, and pass or MISSED."""
+    rows = []
+    for mark in found:
+        target = f"{mark['direction']} {figure(mark['target'])}"
+        unit = f"{mark['unit']} {mark['peer']}" if mark["peer"] else mark["unit"]
+        measured = "-" if mark["measured"] is None else figure(mark["measured"])
+        verdict = "pass" if mark["met"] else f"MISSED {mark.get('why', '')}"
+        rows.append([mark["name"], target, measured, unit, verdict])
+    return ["", "target", "measured", "unit", "verdict"], rows
+
+
 def show(verdicts: Sequence[Verdict]) -> None:
     """Print target, measured and pass or MISSED."""
-    rows = []
-    for verdict in verdicts:
-        asked = verdict.requirement
-        target = f"{asked.direction} {figure(asked.target)}"
-        unit = f"{asked.unit} {asked.peer}" if asked.peer else asked.unit
-        measured = "-" if verdict.measured is None else figure(verdict.measured)
-        rows.append([asked.name, target, measured, unit, "pass" if verdict.met else f"MISSED {verdict.why}"])
-    grid("requirements", ["", "target", "measured", "unit", "verdict"], rows)
+    grid("requirements", *lines(marks(verdicts)))
 
 
 def _verdict(requirement: Requirement, rows: Mapping[tuple[str, str, str, str], Result]) -> Verdict:

@@ -53,7 +53,7 @@ def ratio(ours: Result, peer: Result) -> float | None:
 def comparisons(results: Iterable[Result]) -> list[Comparison]:
     """Return for each metric that a peer has a figure for how ours compares with the best one."""
     compared = []
-    for rows in _by_metric(results):
+    for rows in by_metric(results):
         ours = rows[0]
         peers = [row for row in rows if not row.ours]
         ratios = [(found, row.contestant) for row in peers if (found := ratio(ours, row)) is not None]
@@ -64,8 +64,8 @@ def comparisons(results: Iterable[Result]) -> list[Comparison]:
 
 
 def figure(value: float) -> str:
-    """Return a number with three digits that count: 1.85 M, 62.1 k, 4.12."""
-    for size, sign in ((1e6, " M"), (1e3, " k")):
+    """Return a number with three digits that count: 28.4 G, 1.85 M, 62.1 k, 4.12."""
+    for size, sign in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= 0.9995 * size:
             return f"{_three(value / size)}{sign}"
     return _three(value)
@@ -78,20 +78,33 @@ def times(value: float) -> str:
 
 def show(results: Sequence[Result]) -> None:
     """Print a table per metric."""
-    for rows in _by_metric(results):
+    for rows in by_metric(results):
         first = rows[0]
-        better = "higher" if first.metric.higher_is_better else "lower"
-        title = f"{first.bench} · {first.case} · {first.metric.name} ({first.metric.unit}, {better} is better)"
-        many = any(len(row.values) >= MANY for row in rows)
-        header = [
-            "",
-            "median",
-            *(["p99", "max"] if many else ["worst", "best"]),
-            "ours is",
-            "rounds",
-            "remarks",
-        ]
-        grid(title, header, [_cells(row, first, many) for row in rows])
+        grid(f"{first.bench} · {first.case} · {described(first)}", *lines(rows))
+
+
+def by_metric(results: Iterable[Result]) -> Iterator[list[Result]]:
+    """Yield the results of each case and metric."""
+    for _, rows in groupby(results, key=lambda row: (row.bench, row.case, row.metric.name)):
+        yield list(rows)
+
+
+def described(row: Result) -> str:
+    """Return the metric with its unit, and which way is better."""
+    better = "higher" if row.metric.higher_is_better else "lower"
+    return f"{row.metric.name} ({row.metric.unit}, {better} is better)"
+
+
+def lines(rows: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of one metric."""
+    many = any(is_many(row) for row in rows)
+    header = ["", "median", *(["p99", "max"] if many else ["worst", "best"]), "ours is", "rounds", "remarks"]
+    return header, [_cells(row, rows[0], many) for row in rows]
+
+
+def is_many(row: Result) -> bool:
+    """Return whether there are so many values that their p99 says something."""
+    return row.figures is not None and row.figures.count >= MANY
 
 
 def grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -113,11 +126,6 @@ def grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
         print("  " + "  ".join(cells).rstrip())
 
 
-def _by_metric(results: Iterable[Result]) -> Iterator[list[Result]]:
-    for _, rows in groupby(results, key=lambda row: (row.bench, row.case, row.metric.name)):
-        yield list(rows)
-
-
 def _cells(row: Result, ours: Result, many: bool) -> list[str]:
     figures = row.figures
     if figures is None:
@@ -133,6 +141,8 @@ def _cells(row: Result, ours: Result, many: bool) -> list[str]:
 
 def _three(value: float) -> str:
     size = abs(value)
+    if 0 < size < 0.0995:
+        return f"{value:.2g}"
     return f"{value:.0f}" if size >= 99.95 or value == 0 else f"{value:.1f}" if size >= 9.995 else f"{value:.2f}"
 
 

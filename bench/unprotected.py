@@ -22,6 +22,7 @@ from typing import Any
 from fabric.pending import Entry, Replied
 from fabric.workers import __main__ as worker
 from fabric.workers import host
+from fabric.workers.handler_clock import EACH, SLOW_NS
 from fabric.workers.host import Host
 from fabric.workers.loop import Loop
 
@@ -42,10 +43,14 @@ class CarelessHost(Host):
         self.deferred.clear()
         self.index = 0
         target = self._targets[0]
+        self._turn = turn = (self._turn + 1) % EACH
+        started = 0 if turn else time.perf_counter_ns()
         try:
             self.values = [self._agents[target].on_message(self._received.bodies[0])]
         except BaseException as error:
             self.values = [self._failed(0, target, error)]
+        if started:
+            self.handler_clock.stop_one(started)
         return 1
 
     def handle(self, first: int) -> int:
@@ -56,7 +61,7 @@ class CarelessHost(Host):
         append, agents, clock = values.append, self._agents, time.perf_counter_ns
         stride = host._CLOCK_STRIDE
         index = first
-        looked = clock()
+        looked = started = clock()
         due = looked + self._publish_after
         bodies = self._received.bodies
         for target, body in zip(self._targets[first:], bodies[first:], strict=True):
@@ -70,8 +75,9 @@ class CarelessHost(Host):
                 now = clock()
                 if now >= due:
                     break
-                stride = 1 if now - looked > stride * host._SLOW_NS else host._CLOCK_STRIDE
+                stride = 1 if now - looked > stride * SLOW_NS else host._CLOCK_STRIDE
                 looked = now
+        self.handler_clock.stop(index - first, started, min(index % stride or stride, index - first), looked)
         return index
 
 

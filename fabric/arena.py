@@ -45,6 +45,7 @@ class Arena:
         self.wait: Callable[[Callable[[], bool], float], bool] | None = None  # (reached, deadline) -> in time?
         self.waits_once = False  # is one wait in vain enough, until so much is had again? Else each block is waited for
         self._in_vain = math.inf  # the least bytes that were waited for in vain
+        self.held = 0  # stretches that this program has: what loan() and share() gave it
         lending.allow(_FRESH_AT_ONCE)  # the first are had without a look
 
     # Taking and filling blocks.
@@ -74,14 +75,20 @@ class Arena:
 
         def came() -> bool:
             nonlocal offset
-            offset = self._take(size)
+            if offset < 0:  # whoever waits may look again after it came: a second block would be nobody's
+                offset = self._take(size)
             return offset >= 0
 
         own, limit = time.monotonic() + self._patience, getattr(self._hurry, "deadline", math.inf)
         deadline = min(own, limit)
         hopeless = self.waits_once and size >= self._in_vain
-        if deadline > time.monotonic() and not hopeless and not wait(came, deadline):
-            self._in_vain = min(self._in_vain, size)
+        try:
+            if deadline > time.monotonic() and not hopeless and not wait(came, deadline):
+                self._in_vain = min(self._in_vain, size)
+        except BaseException:
+            if offset >= 0:  # Ctrl-C on the way out of the wait
+                self.drop(offset)
+            raise
         return offset, 0 < limit < own
 
     @contextlib.contextmanager
@@ -98,9 +105,18 @@ class Arena:
         there = self.piece_of(buffer)
         if there is not None:
             return there
-        piece = self.reserve(buffer.nbytes, patient)
-        self.memory(piece)[:] = buffer.cast("B")
+        piece = self.fill(buffer.nbytes, lambda memory: _copy(memory, buffer), patient)
         return piece._replace(read_only=buffer.readonly)
+
+    def fill(self, size: int, write: Callable[[memoryview], None], patient: bool = True) -> Piece:
+        """Take a block and have its bytes written; one that cannot be written is nobody's. As `reserve`."""
+        piece = self.reserve(size, patient)
+        try:
+            write(self.memory(piece))
+        except BaseException:
+            self.drop(piece.block)
+            raise
+        return piece
 
     def memory(self, piece: Piece) -> memoryview:
         """The bytes of a piece, to be written."""
@@ -113,7 +129,10 @@ class Arena:
     def hold(self, piece: Piece) -> memoryview:
         """Return a piece as memory that a program may keep: it stays until the last view of it is gone."""
         assert self._pages is not None
-        return memoryview(self._pages.view(piece.at, piece.bytes, functools.partial(self.drop, piece.block)))
+        view = self._pages.view(piece.at, piece.bytes, functools.partial(self._let_go, piece.block))
+        with self.lock:
+            self.held += 1
+        return memoryview(view)
 
     def piece_of(self, buffer: memoryview) -> Piece | None:
         """Return the piece that these bytes are, when they lie in a block already (a loan, something shared)."""
@@ -123,9 +142,9 @@ class Arena:
         if not 0 <= at <= self.size - buffer.nbytes:
             return None
         with self.lock:
-            block = self.lending.find(at)
-            if block < 0 or self.lending.retain(block) != 0:
-                return None
+            block = self.lending.retain_around(at)
+        if block < 0:
+            return None
         return Piece(block, at, buffer.nbytes, buffer.readonly)
 
     # A fabric.parcel.Lender.
@@ -142,6 +161,14 @@ class Arena:
         with self.lock:
             self.lending.drop(block)
             self.lending.trim(_KEPT)
+
+    def _let_go(self, block: int) -> None:
+        """Take note that the program has a stretch of a block no more. In whichever thread; see `drop`."""
+        if os.getpid() != self._pid:
+            return
+        with self.lock:
+            self.held -= 1
+            self.drop(block)
 
     def lend(self, piece: Piece, reader: int) -> int:
         """Lend a piece to a process; return the loan."""
@@ -210,6 +237,11 @@ class Arena:
             )
         return kind(
             f"a payload of {size:,} bytes was asked for, and the arena of this process has {total - used:,} of "
-            f"{total:,} bytes free ({largest:,} in one stretch; {loans:,} payloads are in receivers' hands): "
-            "let go of arrays that were received, or raise arena_bytes"
+            f"{total:,} bytes free ({largest:,} in one stretch; {loans:,} payloads are in receivers' hands, "
+            f"{self.held:,} arrays of loan() or share() in ours): let go of arrays that were received or lent, "
+            "or raise arena_bytes"
         )
+
+
+def _copy(memory: memoryview, buffer: memoryview) -> None:
+    memory[:] = buffer.cast("B")

@@ -50,13 +50,13 @@ def _described(text: str) -> Any:
 
 def is_fortran(body: Any) -> bool:
     """Does this array lie in memory column by column?"""
-    return bool(body.flags.f_contiguous and not body.flags.c_contiguous)
+    return bool(body.flags.fnc)
 
 
 def array_head(body: Any, described: bytes) -> bytes:
     """Say what lies behind: dimensions, order, shape, description of the dtype, padding."""
-    flags = 0 if body.flags.writeable else _READ_ONLY
-    return _head(body.shape, is_fortran(body), flags, described)
+    flags = body.flags
+    return _head(body.shape, flags.fnc, 0 if flags.writeable else _READ_ONLY, described)
 
 
 @functools.lru_cache(maxsize=256)

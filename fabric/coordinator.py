@@ -239,7 +239,12 @@ class Fabric(ArraySpawner):
 
     def statistics(self) -> Statistics:
         """Return a frozen snapshot of what the processes count; the last one, after close. Costs them nothing."""
-        return self._final or self._take_statistics()
+        try:
+            return self._final or self._take_statistics()
+        except Exception:
+            if self._final is None:
+                raise
+            return self._final  # closed meanwhile, which took away what was being read
 
     def _take_statistics(self) -> Statistics:
         running, unasked, supervisor = self._supervisor.crew.workers, self._unasked, self._supervisor

@@ -35,6 +35,7 @@ DECODE_NS = 31  # and decoding
 STARTS = 32  # workers that this slot has had
 ROWS = 33  # records that array agents were handed
 ARENA_BYTES = 34  # in blocks of this process's arena
+WAITED_BEFORE_NS = 36  # of WAITED_NS: by predecessors of the process that runs
 ARENA_LOANS = 35  # pieces of it that others hold
 
 # The coordinator's own; any of its threads adds to these: see fabric.tally.

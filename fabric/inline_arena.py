@@ -77,10 +77,13 @@ class _Lending:
             at = start + self._blocks[start][0] if start < self._size else at
         return -errno.ENOSPC
 
-    def find(self, offset: int) -> int:
+    def retain_around(self, offset: int) -> int:
         place = bisect.bisect_right(self._starts, offset) - 1
         start = self._starts[place] if place >= 0 else -1
-        return start if place >= 0 and offset < start + self._blocks[start][0] else -1
+        if place < 0 or offset >= start + self._blocks[start][0]:
+            return -1
+        self._blocks[start][1] += 1
+        return start
 
     def retain(self, offset: int) -> int:
         block = self._blocks.get(offset)

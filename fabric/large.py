@@ -12,7 +12,7 @@ import pickle
 from typing import Any
 
 from fabric.arena import Arena
-from fabric.arrays import array_head, description, is_fortran, ndarray_type
+from fabric.arrays import array_head, description, ndarray_type
 from fabric.codec import Codec
 from fabric.errors import BackpressureError
 from fabric.messages import ERROR, LENT, NDARRAY, NONE, PICKLE
@@ -111,12 +111,14 @@ class Large:
         """Write an array to the arena as it lies in memory, or row by row where that is in no order."""
         import numpy
 
-        flat = body.T if is_fortran(body) else body
-        if flat.flags.c_contiguous:
-            return self._arena.store(memoryview(flat.reshape(-1).view(numpy.uint8)), patient)
-        piece = self._arena.reserve(body.nbytes, patient)
-        numpy.copyto(numpy.ndarray(body.shape, body.dtype, self._arena.memory(piece)), body)
-        return piece
+        flags = body.flags
+        if flags.c_contiguous or flags.f_contiguous:
+            return self._arena.store(memoryview(body.reshape(-1, order="A").view(numpy.uint8)), patient)
+
+        def write(memory: memoryview) -> None:
+            numpy.copyto(numpy.ndarray(body.shape, body.dtype, memory), body)
+
+        return self._arena.fill(body.nbytes, write, patient)
 
     def _parcelled(self, encoding: int, data: bytes, taken: list[memoryview]) -> tuple[int, Data] | None:
         """Put a pickle, or the buffers that were taken out of it, into the arena; None: it is to go through a lane."""
@@ -133,6 +135,10 @@ class Large:
     def _stored(self, buffers: list[memoryview], inline: bytes, patient: bool) -> Parcel:
         pieces: list[Piece] = []
         parcel = self._arena.parcel(pieces, inline, whole=not inline)  # what is stored is its own from then on
-        for buffer in buffers:
-            pieces.append(self._arena.store(buffer, patient))
+        try:
+            for buffer in buffers:
+                pieces.append(self._arena.store(buffer, patient))
+        except BaseException:
+            parcel.forget()  # now: whoever keeps the error keeps these names
+            raise
         return parcel

@@ -94,10 +94,6 @@ class Lending(Receipts):
         """Allow that so many bytes of fresh memory are taken: the caller found out that they are there."""
         lib.fab_arena_allow(self._c, fresh_bytes)
 
-    def find(self, offset: int) -> int:
-        """Return where the block begins that this offset lies in, or -1."""
-        return int(lib.fab_arena_find(self._c, offset))
-
     def block_bytes(self, offset: int) -> int:
         """Return the size of the block that begins at this offset, or 0."""
         return int(lib.fab_arena_block_bytes(self._c, offset))
@@ -105,6 +101,10 @@ class Lending(Receipts):
     def retain(self, offset: int) -> int:
         """Take one more reference to a block; return 0 or -EINVAL."""
         return int(lib.fab_arena_retain(self._c, offset))
+
+    def retain_around(self, offset: int) -> int:
+        """Take one more reference to the block that this offset lies in; return where it begins, or -1."""
+        return int(lib.fab_arena_retain_around(self._c, offset))
 
     def drop(self, offset: int) -> int:
         """Give one reference to a block up, with the last one the block; return 0 or -EINVAL."""

@@ -16,7 +16,7 @@ from fabric.chunks import Chunker, send_chunks
 from fabric.config import FabricConfig
 from fabric.errors import BackpressureError, FabricError
 from fabric.flow import check_window
-from fabric.loans import Shared, loan, share
+from fabric.loans import Loan, Shared, share
 from fabric.pending import Promise, deadline_of, settle
 from fabric.replies import Replies
 from fabric.spawning import Spawner
@@ -100,7 +100,7 @@ class CoordinatorMessenger:
             TypeError: its dtype holds Python objects.
         """
         self._switchboard.check_open()
-        return loan(self._arena, shape, dtype, order)
+        return Loan(self._arena, shape, dtype, order)
 
     def share(self, value: Any) -> Shared:
         """Copy an array, or a dict of arrays, to where all workers see it; return a handle of a few bytes.

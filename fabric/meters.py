@@ -139,6 +139,7 @@ class Board:
         self._classes = segment.front(places.classes, segment.layout.max_agents)
         self._names = segment.front(places.class_names, CLASSES * CLASS_NAME_BYTES)
         self._numbers: dict[str, int] = {}  # by module and name, so that a class defined again is the same
+        self._given = {_OTHERS.encode()}
         self._pids[0] = os.getpid()
 
     def measure(self, on: bool) -> None:
@@ -166,13 +167,21 @@ class Board:
         number = self._numbers.get(full, len(self._numbers) + 1)
         if full in self._numbers or number >= CLASSES:
             return number % CLASSES
-        brief = kind.__qualname__.rpartition("<locals>.")[2]
-        taken = brief in (known.rpartition(".")[2] for known in self._numbers)
-        name = (full if taken else brief).encode("utf-8", "replace")[: CLASS_NAME_BYTES - 1]
+        name = self._name_of(kind.__qualname__.rpartition("<locals>.")[2], full, number)
         at = number * CLASS_NAME_BYTES
         self._names[at : at + len(name)] = name
         self._numbers[full] = number
         return number
+
+    def _name_of(self, brief: str, full: str, number: int) -> bytes:
+        """Return a name that fits and that no other class has: what is told by name would be mixed up."""
+        name = b""
+        for text in (brief, full, f"{number}: {full}"):
+            name = text.encode("utf-8", "replace")[: CLASS_NAME_BYTES - 1]
+            if name not in self._given:
+                break
+        self._given.add(name)
+        return name
 
     def close(self) -> None:
         """Let go of the segment."""

@@ -75,12 +75,13 @@ class Parcel:
         """
         if self._bytes is None:
             self._take_back()  # of a try that got no further
-            entries = []
+            parts = [_HEAD.pack(len(self.pieces), self.whole)]
             for piece in self.pieces:
                 loan = self._lender.lend(piece, reader)
                 self._loans.append(loan)
-                entries.append(_ENTRY.pack(loan, piece.at, piece.bytes, READ_ONLY if piece.read_only else 0))
-            self._bytes = _HEAD.pack(len(entries), self.whole) + b"".join(entries) + self.inline
+                parts.append(_ENTRY.pack(loan, piece.at, piece.bytes, READ_ONLY * piece.read_only))
+            parts.append(self.inline)
+            self._bytes = b"".join(parts)
         return self._bytes
 
     def sent(self) -> None:
@@ -94,14 +95,19 @@ class Parcel:
             self._lender.retain(piece.block)
         return Parcel(self._lender, self.pieces, self.inline, self.whole)
 
+    def forget(self) -> None:
+        """Let go of the pieces, and take back what was lent and never sent. Nothing can be done with it any more."""
+        self._take_back()
+        pieces, self.pieces = self.pieces, ()
+        for piece in pieces:
+            self._lender.drop(piece.block)
+
     def _take_back(self) -> None:
         while self._loans:
             self._lender.unlend(self._loans.pop())
 
     def __del__(self) -> None:
-        self._take_back()
-        for piece in self.pieces:
-            self._lender.drop(piece.block)
+        self.forget()
 
 
 Data = bytes | Parcel  # an encoded body

@@ -223,6 +223,7 @@ class Replies(Pump):
             if received is None:
                 self._look_for_garbage()
             self._drain(received)
+            del received  # what is lent goes back when those who got it let go, and not when something comes again
             if reached() or self._closed is not None:
                 return True
             if self._wanted:

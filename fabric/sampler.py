@@ -31,11 +31,12 @@ class Sampler:
         self._usage: UsageReader | None = None  # made with the first sample
         self._lock = threading.RLock()  # a callback may ask for a sample
         self._watches: list[tuple[Condition, Callable[[Alert], None], set[str]]] = []
+        self._listeners: list[Callable[[Sample], None]] = []
+        self._at_close: list[Callable[[], None]] = []
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._apart: weakref.WeakSet[Sampler] = weakref.WeakSet()
-        self._ends: list[Callable[[], None]] = []
 
     @property
     def history(self) -> list[Sample]:
@@ -67,10 +68,25 @@ class Sampler:
             self._usage = self._usage or UsageReader()
             sample = Sample(statistics, self._usage.read(pids), before)
             self._history.append(sample)
+            listeners = list(self._listeners)
             due = self._alerts()
+        for listener in listeners:
+            self._tell(listener, sample)
         for callback, alert in due:
             self._tell(callback, alert)
         return sample
+
+    def each(self, callback: Callable[[Sample], None]) -> Callable[[], None]:
+        """Call back with each sample, whoever asks for it; return what ends that. Does not start the thread."""
+
+        def stop() -> None:
+            with self._lock:
+                if callback in self._listeners:
+                    self._listeners.remove(callback)
+
+        with self._lock:
+            self._listeners.append(callback)
+        return stop
 
     def when(self, condition: Condition, callback: Callable[[Alert], None], start: bool = True) -> None:
         """Call back when a condition comes to hold (fabric.alerts: slow, stalled, growing), once until it ends.
@@ -109,30 +125,27 @@ class Sampler:
         return made
 
     def at_close(self, callback: Callable[[], None]) -> None:
-        """Call back once, in the thread that closes the fabric, before its segment goes; at once if it is closed."""
+        """Call back when the fabric closes, while it can still be looked at; at once where that is past."""
         with self._lock:
             if not self._closed:
-                self._ends.append(callback)
+                self._at_close.append(callback)
                 return
         callback()
 
     def close(self) -> None:
-        """End the thread, if there is one. Safe to call twice; the history stays."""
+        """End the thread, if there is one, and whoever looks. Safe to call twice; the history stays."""
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
+            watchers, self._at_close = self._at_close, []
             self._wake.set()
-            ends, self._ends = self._ends, []
             apart = list(self._apart)
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        for watcher in watchers:
+            self._tell(watcher)
         for sampler in apart:
             sampler.close()
-        for callback in ends:
-            try:
-                callback()
-            except Exception:
-                _log.exception("a callback of the sampler's end raised")
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _alerts(self) -> list[tuple[Callable[[Alert], None], Alert]]:
         """Look at the conditions; return whom to tell of what is new."""
@@ -145,9 +158,9 @@ class Sampler:
             known.update(found)
         return due
 
-    def _tell(self, callback: Callable[[Alert], None], alert: Alert) -> None:
+    def _tell(self, callback: Callable[..., None], *what: Alert | Sample) -> None:
         try:
-            callback(alert)
+            callback(*what)
         except Exception:
             _log.exception("a callback of the sampler raised")
 

@@ -78,6 +78,7 @@ class WorkerStatistics(ProcessStatistics):
     recovery_seconds: float
     starts: int  # processes that this slot has had
     started: float  # monotonic seconds
+    waited_before: float  # of waited_seconds: by predecessors of the process that runs
     classes: Sequence[ClassStatistics]  # metrics; only those that it had messages for
 
     @property
@@ -98,7 +99,7 @@ class WorkerStatistics(ProcessStatistics):
     def busy_seconds(self, now: float | None = None) -> float:
         """Seconds of this process's life in which it did not wait for work; of predecessors nothing is known."""
         lived = (time.monotonic() if now is None else now) - self.started
-        return max(0.0, lived - self.waited_seconds)
+        return max(0.0, lived - (self.waited_seconds - self.waited_before))
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +310,7 @@ def _worker(
         recovery_seconds=counters[count.RECOVERY_NS] / 1e9,
         starts=counters[count.STARTS],
         started=counters[count.STARTED_NS] / 1e9,
+        waited_before=counters[count.WAITED_BEFORE_NS] / 1e9,
         classes=_Classes(names, [measures]),
     )
 

@@ -179,6 +179,7 @@ class Switchboard:
             meta = MESSAGE | encoding << 16
             if not sender.send_one(meta, address, correlation, data):
                 self._send_one(sender, meta, address, correlation, data, timeout, True)
+            data = b""  # the receiver alone has it now: not this call, nor who keeps the TimeoutError
             if not self.replies.wait(entry, deadline):
                 if expire:
                     self._expire(slot, correlation)

@@ -39,6 +39,8 @@ class Views:
         self._pagemap = _open_pagemap()
         self._pages: Pages | None = Pages(_map_privately(segment), self._pagemap)
         self._looks = Looks()
+        layout = segment.layout
+        self._starts = [layout.arena_range(owner)[0] for owner in range(layout.processes)]
         self._pid = os.getpid()
         self._serials = itertools.count(1)
         self._latest: dict[tuple[int, int], int] = {}  # by (owner, loan): which time it was taken
@@ -67,7 +69,7 @@ class Views:
     def _look(self, owner: int, entry: Entry, end: int, serial: int) -> memoryview:
         """Return a view of what we hold, or a copy where its pages are others' too."""
         assert self._pages is not None
-        at = self._segment.layout.arena_range(owner)[0] + entry.offset
+        at = self._starts[owner] + entry.offset
         pages = at // PAGE_BYTES, (at + entry.bytes - 1) // PAGE_BYTES
         if self._looks.add(*pages, bool(entry.flags & READ_ONLY)):
             gone = functools.partial(self._gone, (owner, entry.loan, end, serial), pages, page_faults())

@@ -205,6 +205,12 @@ static inline int fab_arena_retain(struct fab_arena *a, uint64_t offset) {
     return 0;
 }
 
+/* One reference more to the block that this offset lies in. Returns where it begins; -1: it lies in none. */
+static inline int64_t fab_arena_retain_around(struct fab_arena *a, uint64_t offset) {
+    int64_t block = fab_arena_find(a, offset);
+    return block >= 0 && fab_arena_retain(a, (uint64_t)block) == 0 ? block : -1;
+}
+
 /* One reference less. Returns 0 or -EINVAL. */
 static inline int fab_arena_drop(struct fab_arena *a, uint64_t offset) {
     if (!fab_arena_is_block(a, offset))

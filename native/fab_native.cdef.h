@@ -226,8 +226,8 @@ void fab_arena_close(struct fab_arena *arena);
 int64_t fab_arena_take(struct fab_arena *arena, uint64_t bytes);
 void fab_arena_allow(struct fab_arena *arena, uint64_t fresh_bytes);
 uint64_t fab_arena_block_bytes(const struct fab_arena *arena, uint64_t offset);
-int64_t fab_arena_find(const struct fab_arena *arena, uint64_t offset);
 int fab_arena_retain(struct fab_arena *arena, uint64_t offset);
+int64_t fab_arena_retain_around(struct fab_arena *arena, uint64_t offset);
 int fab_arena_drop(struct fab_arena *arena, uint64_t offset);
 int64_t fab_arena_lend(struct fab_arena *arena, uint64_t offset, uint64_t at, uint64_t bytes,
                        uint32_t reader);

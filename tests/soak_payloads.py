@@ -29,8 +29,9 @@ from fabric import Agent, BackpressureError, Fabric
 from tests.chaos.leaks import Leaks
 
 SLACK = 48 << 20  # bytes: three of the largest bodies
-ARENA = 192 << 20
+ARENA = 96 << 20  # so small that senders wait for room now and then, though nothing else is busy
 LARGEST = 16 << 20
+LARGEST_OF_GROUP, LARGEST_OF_MANY = 3 << 20, 6 << 20
 PATIENCE = 120
 TILE = 4099  # bytes, a prime: no two pages of a body begin alike
 
@@ -119,6 +120,12 @@ class Soak:
         self.problems = []
         self.done = Counter()
         self.bytes = 0
+        self._usual_wait, fab._arena.wait = fab._arena.wait, self._wait
+
+    def _wait(self, reached, deadline):
+        """Count how often the coordinator waits for room; what such a wait leaves behind is to be seen in the end."""
+        self.done["wait for room"] += 1
+        return self._usual_wait(reached, deadline)
 
     def step(self):
         """Send in some way."""
@@ -146,12 +153,12 @@ class Soak:
         self.kept.append((seed, came))
 
     def _group(self, store, seed, size):
-        size = min(size, ARENA // 64)
+        size = min(size, LARGEST_OF_GROUP)
         sizes = self.fab.ask_many(self.stores * 3, [("look", seed, body(seed, size))] * 18, timeout=PATIENCE)
         self._compare(sizes, [size] * 18, "replies are wrong")
 
     def _many(self, store, seed, size):
-        size = min(size, ARENA // 32)
+        size = min(size, LARGEST_OF_MANY)
         bodies = [("look", seed + k, body(seed + k, size)) for k in range(24)]
         self._compare(self.fab.ask_many([store] * 24, bodies, timeout=PATIENCE), [size] * 24, "replies are wrong")
 

@@ -80,14 +80,18 @@ def test_more_than_the_arena_is_too_large_at_any_time(arena):
 
 
 def test_a_full_arena_says_what_was_asked_what_is_free_and_what_to_raise(arena):
-    held = [arena.reserve(ARENA_BYTES // 4) for _ in range(3)]
-    arena.drop(held[1].block)
+    blocks = [arena.reserve(ARENA_BYTES // 4) for _ in range(3)]
+    arena.drop(blocks[1].block)
+    array = arena.hold(blocks[2])
     with pytest.raises(BackpressureError) as caught:
         arena.reserve(ARENA_BYTES // 2)
     free = ARENA_BYTES // 2
     for part in (f"{free:,} bytes was asked for", f"{free:,} of {ARENA_BYTES:,} bytes free", "arena_bytes"):
         assert part in str(caught.value)
-    assert f"({ARENA_BYTES // 4:,} in one stretch; 0 payloads are in receivers' hands)" in str(caught.value)
+    assert f"({ARENA_BYTES // 4:,} in one stretch; 0 payloads are in receivers' hands, 1 arrays" in str(caught.value)
+    del array
+    with pytest.raises(BackpressureError, match=r" 0 arrays of loan\(\) or share\(\) in ours"):
+        arena.reserve(ARENA_BYTES)
 
 
 def test_a_shortage_of_memory_is_an_error_in_words_and_no_signal():

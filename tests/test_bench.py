@@ -107,7 +107,7 @@ def test_the_command_fails_when_an_answer_is_wrong_and_writes_why(
     case = case_of(contestant("good"), contestant("wrong"))
     monkeypatch.setattr(command, "cases_of", lambda name, quick: [case])
     file = tmp_path / "report.json"
-    assert command.main(["spawn", "--json", str(file)]) == 1
+    assert command.main(["spawn", "--no-report", "--json", str(file)]) == 1
     assert "wrong answer: 7 arrived, 8 were due" in capsys.readouterr().out
     report = json.loads(file.read_text())
     assert [row["status"] for row in report["results"]] == ["ok", "wrong answer: 7 arrived, 8 were due"]
@@ -120,7 +120,7 @@ def test_the_command_goes_on_when_one_fails_and_fails_when_it_was_ours(
 ) -> None:
     case = case_of(contestant(ours), contestant(peer), rounds=2)
     monkeypatch.setattr(command, "cases_of", lambda name, quick: [case])
-    assert command.main(["spawn"]) == status
+    assert command.main(["spawn", "--no-report"]) == status
     assert sorted((trials / "ran").read_text().split()) == ["broken", "good", "good"]
 
 
@@ -132,7 +132,7 @@ def test_the_requirements_run_ours_only_and_fail_when_one_is_missed(
     asked = requirements.Requirement("spawned", "spawn", "a case", "rate", target, "messages/s", "at least")
     monkeypatch.setattr(command, "cases_of", lambda name, quick: [case])
     monkeypatch.setattr(requirements, "load", lambda: [asked])
-    assert command.main(["requirements"]) == status
+    assert command.main(["requirements", "--no-report"]) == status
     assert (trials / "ran").read_text().split() == ["good"]
 
 
@@ -204,8 +204,10 @@ def test_the_best_peer_is_compared_with_and_a_lost_comparison_says_so() -> None:
 
 
 def test_figures_are_shown_with_three_digits() -> None:
-    shown = [table.figure(value) for value in (1_849_000, 62_130, 999.7, 130, 4.123, 0)]
-    assert shown == ["1.85 M", "62.1 k", "1.00 k", "130", "4.12", "0"]
+    shown = [
+        table.figure(value) for value in (28_400_000_000, 1_849_000, 62_130, 999.7, 130, 4.123, 0.0996, 0.00437, 0)
+    ]
+    assert shown == ["28.4 G", "1.85 M", "62.1 k", "1.00 k", "130", "4.12", "0.10", "0.0044", "0"]
 
 
 @pytest.mark.parametrize("with_rich", [True, False])

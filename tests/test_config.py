@@ -29,7 +29,7 @@ POWERS_OF_TWO = {
 DURATIONS = ["target_queueing", "metrics_interval", "restart_window", "handler_timeout", "stopped_timeout"]
 MAYBE_ZERO = ["spin_us", "publish_after_us", "arena_timeout"]
 CHOICES = ["start_method", "encoding", "on_crash"]
-FLAGS = ["forward_logs", "capture_output", "allow_pickle", "drain"]
+FLAGS = ["forward_logs", "capture_output", "allow_pickle", "drain", "metrics"]
 OPTIONAL = ["workers", "max_workers", "threads_per_worker", "handler_timeout", "stopped_timeout"]
 ALL = [*WHOLE, *POWERS_OF_TWO, "arena_bytes", "snapshot_every", "preload", *DURATIONS, *MAYBE_ZERO, *CHOICES, *FLAGS]
 

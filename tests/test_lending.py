@@ -44,16 +44,21 @@ def _send(loop, owner, reader, loan, at, count):
 def test_a_block_is_whole_pages_and_goes_back_with_its_last_reference(lendings):
     owner = lendings[0]
     block = owner.take(PAGE + 1)
-    assert (owner.block_bytes(block), owner.find(block + 2 * PAGE - 1), owner.find(block + 2 * PAGE)) == (
-        2 * PAGE,
-        block,
-        -1,
-    )
+    assert owner.block_bytes(block) == 2 * PAGE
     assert owner.usage() == (2 * PAGE, 2 * PAGE, ARENA_BYTES - 2 * PAGE, 0, ARENA_BYTES, 1)
     assert (owner.retain(block), owner.drop(block), owner.drop(block), owner.drop(block)) == (0, 0, 0, -errno.EINVAL)
     assert owner.usage() == (0, 2 * PAGE, ARENA_BYTES, 0, ARENA_BYTES, 0)
     assert owner.trim(PAGE) == PAGE
     assert owner.usage()[1] == PAGE
+
+
+def test_a_block_is_found_and_kept_by_any_byte_in_it_and_no_other(lendings):
+    owner = lendings[0]
+    block = owner.take(PAGE + 1)
+    found = [owner.retain_around(block + at) for at in (0, 2 * PAGE - 1, 2 * PAGE, ARENA_BYTES)]
+    assert found == [block, block, -1, -1]
+    assert [owner.drop(block) for _ in range(4)] == [0, 0, 0, -errno.EINVAL]
+    assert owner.retain_around(block) == -1
 
 
 def test_what_cannot_be_taken_comes_back_as_an_errno(lendings):

@@ -137,6 +137,17 @@ def test_counts_go_on_over_a_killed_worker_and_what_comes_again_is_counted_again
     assert found.workers[0].messages >= before.workers[0].messages
 
 
+def test_how_long_a_worker_was_busy_is_of_its_own_life(fab):
+    sleeper = fab.spawn_batch(Sleeper, 1, placement=0)[0]
+    sleeper.ask(0.3)
+    assert 0.3 <= fab.statistics().workers[0].busy_seconds() < PATIENCE
+    os.kill(fab.statistics().workers[0].pid, signal.SIGKILL)
+    sleeper.ask(0.2, timeout=PATIENCE)
+    worker = fab.statistics().workers[0]
+    assert worker.starts == 2
+    assert 0.2 <= worker.busy_seconds() <= time.monotonic() - worker.started
+
+
 def test_what_goes_wrong_is_counted_where_a_monitor_reads_it():
     with Fabric(workers=1, on_error=lambda letter: None, max_attempts=2, lane_bytes=2**16) as fab:
         deadly = fab.spawn_batch(Deadly, 1)[0]
@@ -254,6 +265,17 @@ def test_two_classes_of_one_name_are_two_classes(fab):
     names = Meters(fab._segment).class_names()[1:]
     assert len(set(names)) == 2
     assert names[0] == "Worker"
+    board.close()
+
+
+@pytest.mark.parametrize("qualname", ["Outer.Worker", "Worker" * 30, "(several)"])
+def test_no_two_classes_are_told_by_the_same_name(fab, qualname):
+    board = Board(fab._segment)
+    modules = ("first", "second", "a" * 200 + ".third", "a" * 200 + ".fourth")
+    for module in modules:
+        board._number_of(type("Worker", (Agent,), {"__module__": module, "__qualname__": qualname}))
+    names = Meters(fab._segment).class_names()
+    assert len(set(names)) == len(names) == 1 + len(modules)
     board.close()
 
 

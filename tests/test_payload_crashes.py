@@ -28,6 +28,13 @@ def fab():
         yield fabric
 
 
+@pytest.fixture
+def tireless():
+    """One that blames no message, however often a slow machine has it in hand when its worker is killed."""
+    with Fabric(workers=2, max_restarts=10**6, max_attempts=10**6, arena_bytes=ARENA) as fabric:
+        yield fabric
+
+
 def _kill(fab, slot):
     """Kill the worker of a slot, and see another one there."""
     before = _pid(fab, slot)
@@ -131,27 +138,27 @@ def test_a_large_message_that_kills_each_time_becomes_a_dead_letter_and_goes_bac
     assert all_came_back(fab, first, second)
 
 
-def test_kills_in_mid_stream_lose_no_reply_and_spoil_no_body(fab):
-    first, second = holders_of(fab)
-    with Killer(fab) as killer:
+def test_kills_in_mid_stream_lose_no_reply_and_spoil_no_body(tireless):
+    first, second = holders_of(tireless)
+    with Killer(tireless) as killer:
         for round_ in range(40):
             seeds = range(8 * round_, 8 * round_ + 8)
             refs = [first, second] * 4
             bodies = [pattern(seed, SIZE) for seed in seeds]
-            came = fab.ask_many(refs, bodies, timeout=PATIENCE)
+            came = tireless.ask_many(refs, bodies, timeout=PATIENCE)
             assert all(np.array_equal(a, b) for a, b in zip(came, bodies, strict=True))
-            made = fab.ask_many(refs, [("make", seed, SIZE) for seed in seeds], timeout=PATIENCE)
+            made = tireless.ask_many(refs, [("make", seed, SIZE) for seed in seeds], timeout=PATIENCE)
             assert all(_holds(array, seed) for seed, array in zip(seeds, made, strict=True))
             del came, made
     assert killer.kills > 3
-    assert all_came_back(fab, first, second)
+    assert all_came_back(tireless, first, second)
 
 
 @pytest.mark.parametrize("every", [1, 7, 0.01])
-def test_agents_with_snapshots_take_each_large_message_once(fab, every):
-    agents = fab.spawn_batch(KeepingHolder, 4, snapshot_every=every)
+def test_agents_with_snapshots_take_each_large_message_once(tireless, every):
+    agents = tireless.spawn_batch(KeepingHolder, 4, snapshot_every=every)
     total, count = [0] * 4, 0
-    with Killer(fab) as killer:
+    with Killer(tireless) as killer:
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline or killer.kills < 3:
             bodies = [pattern(count + k, 40_000) for k in range(4)]
@@ -160,7 +167,7 @@ def test_agents_with_snapshots_take_each_large_message_once(fab, every):
             count += 1
     assert agents.ask_all("what", timeout=PATIENCE) == [(count, one) for one in total]
     agents.stop()
-    assert all_came_back(fab, *holders_of(fab))
+    assert all_came_back(tireless, *holders_of(tireless))
 
 
 def test_what_a_worker_that_is_given_up_held_and_never_saw_comes_back():

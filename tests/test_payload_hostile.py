@@ -19,7 +19,6 @@ from fabric import Fabric
 from fabric.codec import Undecodable
 from fabric.messages import DROPPED, LENT, MESSAGE, NDARRAY, PICKLE, RAW
 from fabric.parcel import unpack
-from fabric.ring import LINE_BYTES
 from fabric.segment import _loans
 from tests.agents import Echo
 from tests.arenas import PATIENCE
@@ -211,8 +210,7 @@ class Liar(Vandal):
 def _tables(layout, slot):
     """Where a process's loans and its receipts begin in its block, and how large an arena is: native/fab_segment.h."""
     size, processes = layout.arena_range(slot)[1], layout.processes
-    begun = layout.tails_offset + (2 * processes + 4) * LINE_BYTES
-    loans = -(-(begun + 16 * processes) // PAGE) * PAGE
+    loans = -(-(layout.metrics.last_use + 4 * layout.max_agents) // PAGE) * PAGE
     return loans, -(-(loans + 32 * _loans(size, processes)) // PAGE) * PAGE, size
 
 

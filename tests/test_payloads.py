@@ -307,7 +307,7 @@ def test_replies_that_are_all_kept_end_in_an_error_that_says_so(real):
     assert len(came) >= 3
     assert all(np.array_equal(reply, pattern(1, size)) for reply in came)
     assert errors
-    assert all("let go of arrays that were received, or raise arena_bytes" in str(error) for error in errors)
+    assert all("let go of arrays that were received or lent, or raise arena_bytes" in str(error) for error in errors)
     del replies, came, errors
     assert all_came_back(real, first, second)
 

@@ -22,7 +22,7 @@ from fabric.admission import available_bytes
 from fabric.agent import register_messenger
 from fabric.channel import LoneSender, Receiver, Sender
 from fabric.codec import Codec, decode_order
-from fabric.counters import CLOSING, DECODE_NS, ERRORS, FIRST_TOKEN, PID, STARTS
+from fabric.counters import CLOSING, DECODE_NS, ERRORS, FIRST_TOKEN, PID, STARTS, WAITED_BEFORE_NS, WAITED_NS
 from fabric.lending import ARENA
 from fabric.lifeline import Lifeline
 from fabric.messages import COORDINATOR, HURRY_SIGNAL, STACK_SIGNAL
@@ -117,6 +117,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     keeper = host.keeper = Keeper(Journal(peer, segment.journal_data()), codec, host.unkept, vault)
     counters[FIRST_TOKEN] = first_token
     counters[STARTS] += 1
+    counters[WAITED_BEFORE_NS] = counters[WAITED_NS]
     host.errors = counters[ERRORS]
     host.handler_clock = HandlerClock(peer.handled, segment.class_errors(), segment.classes(), counters)
     receiver.watch = Stopwatch(functools.partial(add, counters, DECODE_NS))

@@ -11,7 +11,7 @@ from typing import Any
 
 from fabric.agent import Agent, AgentRef
 from fabric.errors import FabricError
-from fabric.loans import loan
+from fabric.loans import Loan
 from fabric.messages import COORDINATOR
 from fabric.workers.ledger import Stretch
 
@@ -130,7 +130,7 @@ class Context:
 
     def loan(self, shape: Any, dtype: Any = "f8", order: str = "C") -> AbstractContextManager[Any]:
         """Lend an array that lies where receivers will see it, as Fabric.loan; BackpressureError: never waits."""
-        return loan(self._host.arena, shape, dtype, order)
+        return Loan(self._host.arena, shape, dtype, order)
 
     def spawn_batch(self, kind: type[Agent], count: int, **options: Any) -> Awaitable[Any]:
         """Ask the coordinator for agents, with the options of Fabric.spawn_batch; await the AgentGroup.

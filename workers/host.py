@@ -101,7 +101,6 @@ class Host(WorkerMessenger):
         self._ranges: dict[int, Any] = {}  # workers.ranges.RangeReceiver, of array agents
         self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
         self.careful = False  # one message a slice: a predecessor died, and it was not clear of which
-        self.handler_clock = HandlerClock()
         self._stride = _CLOCK_STRIDE  # messages from look to look at the clock, as the last slice left it
         self._turn = 0  # of messages that come alone; of those one in so many is timed
         self.begun: Any = None  # our words that say, by lane, what they have begun

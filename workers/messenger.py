@@ -36,6 +36,7 @@ from fabric.messages import (
 )
 from fabric.parcel import Data
 from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
+from fabric.workers.handler_clock import HandlerClock
 from fabric.workers.keeper import Keeper
 from fabric.workers.later import Due, LaterMessenger
 from fabric.workers.ledger import Stretch
@@ -75,6 +76,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         self.finished: list[Ticket] = []  # of coroutines; the loop commits them when their replies are out
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
         self.errors = 0
+        self.handler_clock = HandlerClock()
         self.barred: dict[int, FabricError] = {}  # agents that are not to be made: that has killed workers
         self.keeper: Keeper | None = None  # of snapshots; there is none without a segment
         self.arena: Arena | None = None  # likewise
@@ -189,6 +191,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
             self.keeper.capture(ticket.target)
         if isinstance(value, ErrorInfo):
             self.errors += 1
+            self.handler_clock.blame(ticket.target, self.errors)
             if ticket.correlation == 0 or ticket.answered:  # nobody else would learn of it
                 self.failures.append((ticket.target, ticket.sender, value))
         if not ticket.answered and (not ticket.deferred or isinstance(value, ErrorInfo)):
