@@ -18,9 +18,12 @@ if sysconfig.get_config_var("Py_GIL_DISABLED"):
 setup(
     # A top-level package `workers` would be shadowed by a user's own workers.py inside the worker processes.
     # In a checkout the symlink fabric/workers says the same; built archives know only these lines.
-    packages=["fabric", "fabric.integrations", "fabric.workers"],
+    packages=["fabric", "fabric.integrations", "fabric.integrations.dashboard", "fabric.workers"],
     package_dir={"fabric": "fabric", "fabric.workers": "workers"},
-    package_data={"fabric": ["py.typed", "*.pyi"]},
+    package_data={
+        "fabric": ["py.typed", "*.pyi"],
+        "fabric.integrations.dashboard": ["*.html", "*.css", "*.js"],
+    },
     include_package_data=False,
     cffi_modules=["native/build_ffi.py:ffi"],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},  # cffi builds abi3: one wheel for all

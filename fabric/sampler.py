@@ -36,6 +36,7 @@ class Sampler:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._apart: weakref.WeakSet[Sampler] = weakref.WeakSet()
 
     @property
     def history(self) -> list[Sample]:
@@ -111,6 +112,18 @@ class Sampler:
             self._thread = threading.Thread(target=_run, args=(me, self._wake), name="fabric-sampler", daemon=True)
             self._thread.start()
 
+    def apart(self, interval: float, keep: int = 240) -> "Sampler":
+        """Return a sampler of the same fabric with an interval and a history of its own. It ends with this one."""
+        if not interval > 0:
+            raise ValueError(f"interval={interval!r} must be over 0 seconds")
+        made = Sampler(self._take, interval, keep)
+        with self._lock:
+            self._apart.add(made)
+            closed = self._closed
+        if closed:
+            made.close()
+        return made
+
     def at_close(self, callback: Callable[[], None]) -> None:
         """Call back when the fabric closes, while it can still be looked at; at once where that is past."""
         with self._lock:
@@ -126,8 +139,11 @@ class Sampler:
             thread, self._thread = self._thread, None
             watchers, self._at_close = self._at_close, []
             self._wake.set()
+            apart = list(self._apart)
         for watcher in watchers:
             self._tell(watcher)
+        for sampler in apart:
+            sampler.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

@@ -152,6 +152,9 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.inline",),
     ("fabric.testing",),
     ("fabric.workers.__main__", "fabric"),  # `fabric` is the list of public names
+    ("fabric.integrations.dashboard.frames", "fabric.integrations.dashboard.page"),
+    ("fabric.integrations.dashboard.feed", "fabric.integrations.dashboard.requests"),
+    ("fabric.integrations.dashboard.server",),
     ("fabric.demo", "fabric.demo_output", "fabric.doctor", "fabric.integrations.*"),
     ("fabric.top_view",),
     ("fabric.demo_run", "fabric.top"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PAGE = "fabric/integrations/dashboard"
 SKIPPED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
 
 USE = """
@@ -85,6 +86,7 @@ def _contents(wheel: Path) -> list[str]:
 def test_the_wheel_holds_each_module_of_the_checkout_once(wheel):
     modules = {path.relative_to(ROOT) for path in (ROOT / "fabric").rglob("*.py")}
     modules |= {"fabric" / path.relative_to(ROOT) for path in (ROOT / "workers").rglob("*.py")}
+    modules |= {path.relative_to(ROOT) for path in (ROOT / PAGE).iterdir() if path.suffix in (".html", ".css", ".js")}
     expected = {str(path) for path in modules} | {"fabric/_native.abi3.so", "fabric/py.typed", "fabric/__init__.pyi"}
     assert _contents(wheel) == sorted(expected)
     assert "-cp311-abi3-linux_" in wheel.name
