@@ -21,7 +21,6 @@ class World:
     def __init__(self, loop):
         self.loop = loop
         self.peer = loop.peers[1]
-        self.intent = [0] * 8
         self.outbox = self.successor()
         self.agent = loop.put_agent(1, 2)
         self.other = loop.put_agent(2, 2)
@@ -30,7 +29,7 @@ class World:
 
     def successor(self):
         senders = {process: Sender(self.peer, process) for process in range(self.peer.processes)}
-        return Outbox(self.peer, senders, self.intent)
+        return Outbox(self.peer, senders)
 
     def tell(self, body, target=None, flags=0, correlation=0):
         self.outbox.tell(target or self.agent, self.here, correlation, RAW, body, flags)
