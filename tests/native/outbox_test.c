@@ -44,8 +44,8 @@ static int pass(struct fixture_fabric *f, int32_t of, uint32_t behind, const uin
 /* Be a successor of worker 1; return the lane of the slice that was published, -1 for none. */
 static int32_t succeed(struct fixture_fabric *f, uint64_t *end) {
     memset(f->peers[1], 0, sizeof *f->peers[1]);
-    CHECK_EQ(
-        fab_peer_init(f->peers[1], &f->header, 1, f->whole, f->whole + fab_block_offset(&f->header, 1)), 0);
+    CHECK_EQ(fab_peer_init(f->peers[1], &f->header, 1, f->whole, f->whole + fab_block_offset(&f->header, 1)),
+             0);
     return fab_peer_published_slice(f->peers[1], end);
 }
 
@@ -92,7 +92,8 @@ static void a_slice_for_several_workers_goes_through_the_outbox_by_one_store(voi
     uint64_t end = 0;
     uint64_t lost = 0;
     open_world(&f);
-    CHECK_EQ(pass(&f, -1, 0, targets, 4, 20), 0); /* nothing demands one store: Python sends them lane by lane */
+    CHECK_EQ(pass(&f, -1, 0, targets, 4, 20),
+             0); /* nothing demands one store: Python sends them lane by lane */
     CHECK_EQ(pass(&f, 0, 0, targets, 4, 20), 2);
     CHECK_EQ(receive(&f, 2), 0);
     CHECK_EQ(succeed(&f, &end), 0);
@@ -144,7 +145,8 @@ static void nothing_is_done_when_somebody_is_gone_or_a_record_is_none(void) {
         CHECK_EQ(fab_peer_outbox_pass(f.peers[1], 0, 4096, behind, s.at, s.bytes), 0);
         *kind = FAB_KIND_MESSAGE;
     }
-    CHECK(f.peers[1]->out[2].next == before.out[2].next && f.peers[1]->outbox_in.next == before.outbox_in.next);
+    CHECK(f.peers[1]->out[2].next == before.out[2].next &&
+          f.peers[1]->outbox_in.next == before.outbox_in.next);
     CHECK_EQ(succeed(&f, &end), -1);
     free(s.at);
     fixture_fabric_close(&f);
@@ -192,7 +194,8 @@ static void what_was_said_and_not_published_is_struck_out(void) {
         open_world(&f);
         fab_peer_intend_slice(f.peers[1], lane, 2, 4096);
         CHECK_EQ(succeed(&f, &end), -1);
-        CHECK_EQ(pass(&f, -1, lane < 0, targets, 1, 20), lane < 0 ? 2 : 1); /* moves that tail for another reason */
+        CHECK_EQ(pass(&f, -1, lane < 0, targets, 1, 20),
+                 lane < 0 ? 2 : 1); /* moves that tail for another reason */
         CHECK_EQ(succeed(&f, &end), -1);
         fixture_fabric_close(&f);
     }
