@@ -86,11 +86,15 @@ class Outbox:
             BackpressureError: the outbox is full.
             MessageTooLargeError: the body is over what a lane between workers takes.
         """
-        if len(body) > self.limit:
-            raise MessageTooLargeError(len(body), self.limit)
-        self.require(len(body))
-        self._lend(target, body)
-        self._pending_bytes += len(body) + _HEADER_AND_PADDING
+        body_bytes = len(body)
+        if body_bytes > self.limit:
+            raise MessageTooLargeError(body_bytes, self.limit)
+        size = body_bytes + _HEADER_AND_PADDING
+        if self._pending_bytes + size > self._room:
+            self.require(body_bytes)
+        if type(body) is not bytes:
+            self._lend(target, body)
+        self._pending_bytes += size
         self.pending.append(_Record(kind, target, sender, correlation, encoding, body, flags))
 
     def require(self, body_bytes: int, messages: int = 1) -> None:
