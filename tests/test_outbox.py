@@ -120,6 +120,44 @@ def test_what_no_lane_has_room_for_goes_through_the_outbox_region_in_order(world
     assert world.outbox.lost == 0
 
 
+def test_a_slice_for_several_workers_is_known_to_be_published(world):
+    slice_ = Slice(COORDINATOR, 4_096)
+    world.tell(b"to worker 2")
+    world.tell(b"to myself", target=world.here)
+    world.outbox.flush(slice_)
+
+    assert world.successor().settle() == slice_
+    assert world.read(2) == [(MESSAGE, world.agent, b"to worker 2")]
+    assert world.read(1) == [(MESSAGE, world.here, b"to myself")]
+
+
+def test_what_is_no_slice_is_never_taken_for_one(world):
+    world.tell(b"alone")
+    world.outbox.flush()
+    world.outbox.reply(world.agent, world.here, 7 << 20, RAW, b"answer")
+    world.outbox.flush(Slice(COORDINATOR, 4_096))  # of a reply whoever asked drops the second
+
+    assert world.successor().settle() is None
+    assert [body for _, _, body in world.read(2)] == [b"alone", b"answer"]
+
+
+@pytest.mark.parametrize("count", [1, 40], ids=["one", "many"])
+def test_there_is_room_for_messages_again_when_an_idle_worker_has_sent_what_waited(world, count):
+    while not world.outbox.backed_up:
+        world.tell(b"x" * 1_000)
+        world.outbox.flush()
+    with pytest.raises(BackpressureError):  # noqa: PT012 - until it is full
+        while True:
+            world.tell(b"x" * 1_000)
+            world.outbox.flush()
+    while world.outbox.backed_up:
+        world.read(2)
+        world.outbox.retry()
+    for _ in range(count):  # without a flush in between
+        world.tell(b"x" * 600)
+    world.outbox.flush()
+
+
 def test_while_one_lane_is_full_what_goes_elsewhere_queues_behind(world):
     for number in range(20):
         world.tell(bytes([number]) * 1_000)
