@@ -34,14 +34,17 @@ LONG_NS: int = lib.FAB_LONG_NS  # from so long on the C core times a message tha
 LAST_USE_NS: int = 1 << lib.FAB_LAST_USE_SHIFT  # unit of an agent's last use
 
 HEADER_BYTES: int = ffi.sizeof("struct fab_record")
-OUTBOX_LANE = -1  # stands for a worker's outbox where a lane is meant
+OUTBOX_LANE = -1  # stands for a worker's outbox where Peer.intend_slice means a lane
 RUN = 16  # kind of record in a journal: records of a lane, as they lay there
+IN_OUTBOX = 2  # see Peer.pass_on
 _STRAY = 2
 MOST_BYTES = 2**32 - 1  # that the size of a record can say
 LINE_BYTES = 128
 TABLE_OFFSET = 4096
 EINTR = -4
 _FOR_EVER = 2**62
+# What precedes a body: its size, kind, encoding, flags, target, sender, correlation id, and two that C fills in.
+RECORD = struct.Struct("=IHBB5Q")
 _FACTS = struct.Struct(f"{lib.FAB_COLUMN_FACTS}Q")
 _LARGEST_KEPT = 31 << 20  # glibc learns no more than 32 MiB
 _RUN_BYTES = 1 << 20  # a run of records is copied out in one piece: keep that piece in the cache
@@ -543,6 +546,24 @@ class Peer:
             strays.append(Stray(stray.kind, stray.target, stray.sender, stray.correlation))
         return bool(rc), strays
 
+    def intend_slice(self, where: int, lane: int, end: int) -> None:
+        """Write down that the next store of the tail of `where` (or OUTBOX_LANE) publishes `lane` up to `end`."""
+        lib.fab_peer_intend_slice(self.c, where, lane, end)
+
+    def published_slice(self) -> tuple[int, int] | None:
+        """Return the (lane, end) that a dead predecessor had published and said so; before anything is sent."""
+        lane = lib.fab_peer_published_slice(self.c, self._head)
+        return None if lane < 0 else (lane, self._head[0])
+
+    def pass_on(self, lane: int, end: int, behind: bool, records: bytes) -> int:
+        """Publish records of one kind, each a RECORD and its body, by one store: to the lane of all their targets.
+
+        That publishes `lane` up to `end` too, which is written down before; lane -1: no slice. They go to the outbox
+        when they are to queue `behind` what lies there, or when they are of a slice and no one lane takes them.
+        Returns 1, IN_OUTBOX, or 0: nothing was done, for want of room or of somebody who gets them.
+        """
+        return lib.fab_peer_outbox_pass(self.c, lane, end, behind, records, len(records))  # type: ignore[no-any-return]
+
     def resume(self, lane: int, end: int) -> None:
         """Step over what a dead predecessor has handled; counters before the head or beyond the tail are refused."""
         lib.fab_peer_adopt(self.c, lane, end)
@@ -552,8 +573,8 @@ class Peer:
         lib.fab_peer_outbox_resume(self.c)
 
     def tail(self, lane: int) -> int:
-        """Return how far one of our lanes is written; OUTBOX_LANE stands for the outbox."""
-        return int(lib.fab_peer_outbox_tail(self.c) if lane == OUTBOX_LANE else lib.fab_peer_tail(self.c, lane))
+        """Return how far one of our lanes is written."""
+        return int(lib.fab_peer_tail(self.c, lane))
 
     def room(self, lane: int) -> int:
         """Return how many bytes one of our lanes has room for; padding at its end comes off that."""

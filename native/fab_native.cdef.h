@@ -183,12 +183,15 @@ int32_t fab_peer_send_batch(struct fab_peer *peer, uint32_t lane, const struct f
 int32_t fab_peer_outbox_batch(struct fab_peer *peer, const struct fab_batch *batch, uint32_t *done,
                               uint64_t *offset);
 uint64_t fab_peer_outbox_room(struct fab_peer *peer);
+void fab_peer_intend_slice(struct fab_peer *peer, int32_t lane, uint32_t of, uint64_t end);
+int32_t fab_peer_published_slice(struct fab_peer *peer, uint64_t *end);
+int fab_peer_outbox_pass(struct fab_peer *peer, int32_t of, uint64_t end, uint32_t behind,
+                         const uint8_t *records, uint64_t bytes);
 int fab_peer_outbox_flush(struct fab_peer *peer, struct fab_record *stray);
 void fab_peer_outbox_resume(struct fab_peer *peer);
 void fab_peer_adopt(struct fab_peer *peer, uint32_t lane, uint64_t end);
 uint64_t fab_peer_room(struct fab_peer *peer, uint32_t lane);
 uint64_t fab_peer_tail(const struct fab_peer *peer, uint32_t lane);
-uint64_t fab_peer_outbox_tail(const struct fab_peer *peer);
 
 /* journal */
 int fab_peer_journal_run(struct fab_peer *peer, uint32_t lane, uint64_t begin, uint64_t end);

@@ -49,13 +49,9 @@ static inline uint64_t fab_peer_room(struct fab_peer *s, uint32_t lane) {
     return fab_producer_room(&s->out[lane], s->out[lane].capacity);
 }
 
-/* How far one of our outgoing lanes, and our outbox, are written. */
+/* How far one of our outgoing lanes is written. */
 static inline uint64_t fab_peer_tail(const struct fab_peer *s, uint32_t lane) {
     return s->out[lane].next;
-}
-
-static inline uint64_t fab_peer_outbox_tail(const struct fab_peer *s) {
-    return s->outbox_in.next;
 }
 
 /* Body bytes that a record to this lane may have; 0 where there is no lane. */

@@ -3,6 +3,7 @@
  * fab_outbox.h - what a worker's handlers sent and no lane had room for yet: a ring with both ends in one process.
  *
  *   handlers --batch--> outbox --step by step, in order--> lanes of the targets
+ *           \\--one--------(while it is empty)-----------> lane of the target
  *
  * What lies here counts as published: a successor goes on with it.
  */
@@ -25,6 +26,112 @@ static inline int32_t fab_peer_outbox_batch(struct fab_peer *s, const struct fab
 /* Bytes that the outbox still takes for certain, padding allowed for. Worker only. */
 static inline uint64_t fab_peer_outbox_room(struct fab_peer *s) {
     return fab_producer_room(&s->outbox_in, s->outbox_in.capacity) / 2;
+}
+
+#define FAB_INTENT_OF_SLICE 3 /* of the intent words; those before are of the first record of the outbox */
+
+/* Say what the next store of the tail of `lane` (-1: of our outbox) will mean: that all effects of a slice are out,
+ * which is what lies in lane `of` up to counter `end`. A successor that finds that tail moved on commits the slice
+ * and does not handle it again. The lane makes the other words good: it is taken away first and given last. Release
+ * as in fab_peer_intend. Worker only. */
+static inline void fab_peer_intend_slice(struct fab_peer *s, int32_t lane, uint32_t of, uint64_t end) {
+    _Atomic(uint64_t) *words = &s->words->intent[FAB_INTENT_OF_SLICE];
+    const struct fab_producer *p = lane < 0 ? &s->outbox_in : &s->out[lane];
+    atomic_store_explicit(&words[0], 0, memory_order_release);
+    atomic_store_explicit(&words[1], end, memory_order_release);
+    atomic_store_explicit(&words[2], (uint64_t)(lane + 1), memory_order_release);
+    atomic_store_explicit(&words[3], p->next, memory_order_release);
+    atomic_store_explicit(&words[0], (uint64_t)of + 1, memory_order_release);
+}
+
+/* The slice that a dead predecessor had published, if it was not over: its lane, and its end in *end; -1 for none. What
+ * had not been published is struck out, for that tail will move for other reasons. Before anything is sent. */
+static inline int32_t fab_peer_published_slice(struct fab_peer *s, uint64_t *end) {
+    _Atomic(uint64_t) *words = &s->words->intent[FAB_INTENT_OF_SLICE];
+    uint64_t word[4];
+    for (int i = 0; i < 4; i++) /* relaxed: whoever wrote them is dead */
+        word[i] = atomic_load_explicit(&words[i], memory_order_relaxed);
+    uint64_t where = word[2];
+    if (word[0] != 0 && word[0] <= s->header.processes && where <= s->header.processes &&
+        (where == 0 ? &s->outbox_in : &s->out[where - 1])->next != word[3]) {
+        *end = word[1];
+        return (int32_t)(word[0] - 1);
+    }
+    atomic_store_explicit(&words[0], 0, memory_order_release);
+    return -1;
+}
+
+/* Look at records that lie behind one another (header, body, no padding; header.size is that of the body): the lane
+ * that all their targets live behind in *lane, -1 when that is not one; in *wanted the room with which they fit for
+ * certain, though one of them may have to begin anew behind padding. Returns 0, -ENOENT (somebody is gone), -EINVAL. */
+static inline int fab_peer_outbox_look(struct fab_peer *s, const uint8_t *records, uint64_t bytes,
+                                       int32_t *lane, uint64_t *wanted) {
+    struct fab_record r;
+    uint64_t most = 0;
+    *wanted = 0;
+    for (uint64_t at = 0; at < bytes; at += sizeof r + r.size) {
+        if (bytes - at < sizeof r)
+            return -EINVAL;
+        memcpy(&r, records + at, sizeof r);
+        if (r.size > bytes - at - sizeof r || r.kind == FAB_KIND_PAD)
+            return -EINVAL;
+        int32_t slot = fab_peer_slot(s, r.target);
+        if (slot < 0)
+            return -ENOENT;
+        *lane = at == 0 || slot == *lane ? slot : -1;
+        uint64_t span = fab_record_span(r.size);
+        most = span > most ? span : most;
+        *wanted += span;
+    }
+    *wanted += most;
+    return bytes == 0 ? -EINVAL : 0;
+}
+
+/* Write records behind one another, of one kind, to a lane (-1: to our outbox), and publish them by one store. */
+static inline void fab_peer_outbox_write(struct fab_peer *s, int32_t lane, const uint8_t *records,
+                                         uint64_t bytes) {
+    struct fab_producer *p = lane < 0 ? &s->outbox_in : &s->out[lane];
+    struct fab_record r = {0};
+    uint64_t before = p->next;
+    uint64_t now = (uint64_t)fab_now();
+    uint64_t count = 0;
+    uint64_t asks = 0;
+    int metered = lane >= 0 && fab_meter_on(s); /* what leaves the outbox is measured then */
+    for (uint64_t at = 0; at < bytes; at += sizeof r + r.size, count++) {
+        memcpy(&r, records + at, sizeof r);
+        r.sent_at = now;
+        (void)fab_producer_put(p, &r, records + at + sizeof r); /* there is room: that was looked at */
+        asks += r.correlation != 0;
+        if (metered && r.kind == FAB_KIND_MESSAGE && r.correlation != 0) /* before it is published */
+            fab_meter_asked(s, r.correlation, 1, now);
+    }
+    if (metered)
+        fab_meter_sent(s, (uint32_t)lane, r.kind, count, asks, p->next - before);
+    if (lane < 0)
+        fab_producer_publish(p);
+    else
+        fab_peer_publish(s, (uint32_t)lane);
+}
+
+/* Publish records behind one another, of one kind, by one store: what most slices send, in one crossing. They go to
+ * the lane that all their targets live behind; to our outbox when they are to queue `behind` what lies there already,
+ * or when they are all of a slice and no one lane takes them. What the store will mean is said before it (`of` below
+ * 0: nothing, see fab_peer_intend_slice). Returns 1 (in a lane), 2 (in the outbox), or 0 when nothing was done: there
+ * is too little room, or somebody is gone. Worker only. Never waits. */
+static inline int fab_peer_outbox_pass(struct fab_peer *s, int32_t of, uint64_t end, uint32_t behind,
+                                       const uint8_t *records, uint64_t bytes) {
+    int32_t lane = -1;
+    uint64_t wanted = 0;
+    if (fab_peer_outbox_look(s, records, bytes, &lane, &wanted) != 0)
+        return 0;
+    if (behind || (lane >= 0 && fab_producer_room(&s->out[lane], wanted) < wanted))
+        lane = -1;
+    if (lane < 0 && ((of < 0 && !behind) || fab_producer_room(&s->outbox_in, wanted) < wanted))
+        return 0; /* decided before anything is said: what is said stays true until the next slice */
+    if (of >= 0)
+        fab_peer_intend_slice(s, lane, (uint32_t)of, end);
+    fab_peer_outbox_write(s, lane, records, bytes);
+    return lane < 0 ? 2 : 1;
 }
 
 /* Say that no record of the outbox is on its way. */

@@ -121,7 +121,7 @@ struct fab_words {
     _Atomic(uint32_t) present; /* 1 once a process has taken this slot; a hint for who spins */
     _Atomic(uint32_t) cpu;     /* where it last looked for work, plus 1; a hint likewise */
     alignas(FAB_LINE) _Atomic(uint64_t) cursor[2];
-    _Atomic(uint64_t) intent[FAB_INTENT_WORDS]; /* see workers/outbox.py and fab_peer_outbox_step */
+    _Atomic(uint64_t) intent[FAB_INTENT_WORDS]; /* see fab_outbox.h and workers/outbox.py */
     alignas(FAB_LINE) _Atomic(uint64_t) counters[FAB_COUNTERS];
 };
 static_assert(offsetof(struct fab_words, cursor) == FAB_LINE, "shared layout: cursor");

@@ -74,12 +74,13 @@ def own_mapping() -> tuple[int, int]:
 class Trapped(Agent):
     """Answers with what it was sent, or tells it to a witness. Its whole worker can be made to die at a store."""
 
-    def __init__(self, library: str, witness: Any = None, fault: bool = False) -> None:
+    def __init__(self, library: str, witness: Any = None, fault: str = "") -> None:
+        """`fault`: the name of one of FAULTS, seeded in this worker."""
         self._library = library
         self._witness = witness
         self._trap: Trap | None = None
         if fault:
-            _commit_before_publishing()
+            FAULTS[fault]()
 
     def arm(self, moment: int, flag: str) -> bool:
         """Arm the trap, once for each flag: a successor that gets the same message again must not die again."""
@@ -195,3 +196,21 @@ def _commit_before_publishing() -> None:
         publish(self, received, *rest)
 
     Publisher.publish = wrong  # type: ignore[method-assign]
+
+
+def _publish_before_saying_so() -> None:
+    """Seed a fault in this worker: what the publication of a slice means is written down behind it."""
+    from fabric.ring import Peer
+
+    pass_on = Peer.pass_on
+
+    def wrong(self: Any, lane: int, end: int, behind: bool, records: bytes) -> int:
+        done = pass_on(self, -1, 0, behind, records)
+        if lane >= 0:
+            self.intend_slice(2, lane, end)
+        return done
+
+    Peer.pass_on = wrong  # type: ignore[method-assign]
+
+
+FAULTS = {"commit, then publish": _commit_before_publishing, "publish, then intend": _publish_before_saying_so}

@@ -46,7 +46,7 @@ def library(tmp_path_factory):
 class Working:
     """A fabric of two workers, the first of which dies again and again."""
 
-    def __init__(self, fab, library, folder, fault=False, patience=20):
+    def __init__(self, fab, library, folder, fault="", patience=20):
         self.fab = fab
         self.patience = patience
         self.folder = folder
@@ -67,6 +67,9 @@ class Working:
         self.beside = fab.spawn_batch(Witness, 1, placement=1)[0]
         self.delayer = fab.spawn_batch(Delayer, 1, placement=0, witness=self.beside)[0]
         self.put_off = []
+        self.alone = fab.spawn_batch(Witness, 1, placement=1)[0]
+        self.teller = fab.spawn_batch(Trapped, 1, placement=0, library=library, witness=self.alone)[0]
+        self.told_alone = []
         self.numbers = itertools.count()
         self.told = []
 
@@ -92,6 +95,7 @@ class Working:
         assert set(once) >= self.answered
         assert self.now.ask("all", timeout=20) == self.promised
         assert self.beside.ask("all", timeout=20) == self.put_off
+        assert self.alone.ask("all", timeout=20) == self.told_alone, "small slices are published once"
         later = self.later.ask("all", timeout=20)
         assert set(later) == set(self.promised)
         assert len(later) - len(self.promised) <= 4 * self.fab.statistics().restarts, "twice where that was being done"
@@ -114,6 +118,19 @@ def _tell_on(work):
     bodies = [f"{start + i} {'y' * 1500}" for i in range(12)]  # more than a lane between workers holds
     work.told += range(start, start + 12)
     assert work.fab.ask_many([work.agents[0]] * 12, bodies, timeout=20) == [len(body) for body in bodies]
+
+
+def _tell_one(work):
+    number = next(work.numbers)
+    work.told_alone.append(number)
+    assert work.teller.ask(f"{number} alone", timeout=20) == len(f"{number} alone")
+
+
+def _tell_a_few(work):
+    start = 3 * next(work.numbers)
+    bodies = [f"{start + i} of a few" for i in range(3)]
+    work.told_alone += range(start, start + 3)
+    assert work.fab.ask_many([work.teller] * 3, bodies, timeout=20) == [len(body) for body in bodies]
 
 
 def _tell_on_by_the_outbox(work):
@@ -184,6 +201,8 @@ ACTS = {
     "asked one by one": _ask_one,
     "asked many": _ask_many,
     "telling others": _tell_on,
+    "telling one": _tell_one,
+    "telling a few": _tell_a_few,
     "by the outbox": _tell_on_by_the_outbox,
     "keeping state": _keep_state,
     "at most once": _at_most_once,
@@ -223,7 +242,16 @@ def test_a_message_handed_back_before_its_reply_is_noticed(library, tmp_path):
         work.quiet[1].ask("a", work.patience)
 
     with pytest.raises(TimeoutError):
-        _kill_workers(library, tmp_path, ask, ALL, fault=True, patience=1)
+        _kill_workers(library, tmp_path, ask, ALL, fault="commit, then publish", patience=1)
+
+
+def test_one_message_to_another_is_sent_once_though_its_worker_is_killed_at_any_store(library, tmp_path):
+    _kill_workers(library, tmp_path, _tell_one, ALL)
+
+
+def test_a_publication_that_is_said_only_afterwards_is_noticed(library, tmp_path):
+    with pytest.raises(AssertionError, match="small slices are published once"):
+        _kill_workers(library, tmp_path, _tell_one, ALL, fault="publish, then intend")
 
 
 def _run_coordinator(library, folder, moment):

@@ -21,7 +21,6 @@ class World:
     def __init__(self, loop):
         self.loop = loop
         self.peer = loop.peers[1]
-        self.intent = [0] * 8
         self.outbox = self.successor()
         self.agent = loop.put_agent(1, 2)
         self.other = loop.put_agent(2, 2)
@@ -30,7 +29,7 @@ class World:
 
     def successor(self):
         senders = {process: Sender(self.peer, process) for process in range(self.peer.processes)}
-        return Outbox(self.peer, senders, self.intent)
+        return Outbox(self.peer, senders)
 
     def tell(self, body, target=None, flags=0, correlation=0):
         self.outbox.tell(target or self.agent, self.here, correlation, RAW, body, flags)
@@ -119,6 +118,73 @@ def test_what_no_lane_has_room_for_goes_through_the_outbox_region_in_order(world
     assert received == [*bodies, b"last"]
     assert world.outbox.idle
     assert world.outbox.lost == 0
+
+
+def test_a_slice_for_several_workers_is_known_to_be_published(world):
+    slice_ = Slice(COORDINATOR, 4_096)
+    world.tell(b"to worker 2")
+    world.tell(b"to myself", target=world.here)
+    world.outbox.flush(slice_)
+
+    assert world.successor().settle() == slice_
+    assert world.read(2) == [(MESSAGE, world.agent, b"to worker 2")]
+    assert world.read(1) == [(MESSAGE, world.here, b"to myself")]
+
+
+def test_a_slice_for_several_workers_arrives_with_its_flush(world):
+    world.tell(b"to worker 2")
+    world.tell(b"to myself", target=world.here)
+    world.outbox.flush(Slice(COORDINATOR, 4_096))
+
+    assert world.outbox.idle
+    assert world.read(2) == [(MESSAGE, world.agent, b"to worker 2")]
+    assert world.read(1) == [(MESSAGE, world.here, b"to myself")]
+
+
+def test_what_finds_room_in_the_region_stays_behind_what_found_none(world):
+    bodies = [b"%d" % number + b"x" * 1_000 for number in range(100)]
+    for number, body in enumerate(bodies):  # replies are never refused
+        world.outbox.reply(world.agent, world.here, number << 20, RAW, body)
+        world.outbox.flush()
+    assert world.outbox.unpublished
+    received = world.read(2, most=1)
+    world.outbox.retry()
+    assert world.outbox.unpublished
+    world.tell(b"last")
+    world.outbox.flush(Slice(COORDINATOR, 4_096))
+    while world.outbox.backed_up:
+        received += world.read(2)
+        world.outbox.retry()
+    received += world.read(2)
+
+    assert [body for _, _, body in received] == [*bodies, b"last"]
+
+
+def test_what_is_no_slice_is_never_taken_for_one(world):
+    world.tell(b"alone")
+    world.outbox.flush()
+    world.outbox.reply(world.agent, world.here, 7 << 20, RAW, b"answer")
+    world.outbox.flush(Slice(COORDINATOR, 4_096))  # of a reply whoever asked drops the second
+
+    assert world.successor().settle() is None
+    assert [body for _, _, body in world.read(2)] == [b"alone", b"answer"]
+
+
+@pytest.mark.parametrize("count", [1, 40], ids=["one", "many"])
+def test_there_is_room_for_messages_again_when_an_idle_worker_has_sent_what_waited(world, count):
+    while not world.outbox.backed_up:
+        world.tell(b"x" * 1_000)
+        world.outbox.flush()
+    with pytest.raises(BackpressureError):  # noqa: PT012 - until it is full
+        while True:
+            world.tell(b"x" * 1_000)
+            world.outbox.flush()
+    while world.outbox.backed_up:
+        world.read(2)
+        world.outbox.retry()
+    for _ in range(count):  # without a flush in between
+        world.tell(b"x" * 600)
+    world.outbox.flush()
 
 
 def test_while_one_lane_is_full_what_goes_elsewhere_queues_behind(world):

@@ -88,8 +88,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     faulthandler.register(STACK_SIGNAL, stack)
     answer_onlookers()
     segment = Segment.attach(boot.memfd, slot)
-    words = segment.cursor()
-    cursor, intent = words[:2], words[2:]
+    cursor = segment.cursor()[:2]
     cursor[0] = 0  # what our predecessor had in hand is its own affair
     peer = segment.peer()
     config = boot.config
@@ -102,7 +101,7 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     receiver.cursor = cursor
     arena = open_arena(segment, peer, codec, receiver, config, available_bytes)
     senders: dict[int, Sender] = {process: LoneSender(peer, process) for process in range(peer.processes)}
-    outbox = Outbox(peer, senders, intent)
+    outbox = Outbox(peer, senders)
     if arena is not None:
         outbox.guard = arena.lock
         arena.waits_once = True  # all agents here stand still meanwhile

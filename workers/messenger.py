@@ -348,7 +348,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
 
     def require_alive(self, address: int) -> None:
         """Raise AgentNotFoundError when nobody is at this address."""
-        if not self.is_alive(address):
+        if self._table[address & 0xFFFFFFFF] ^ (address >> 32 << 32) > 0xFFFF:  # as is_alive: each send asks
             raise AgentNotFoundError(f"{show(address)} has stopped, or never was")
 
     def tell(self, ref: AgentRef, body: Any, timeout: float | None, wait: bool) -> None:

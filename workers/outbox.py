@@ -11,7 +11,7 @@ messages queue behind it, so order is kept. When it is full, the handler gets a 
 
 A worker may also be killed between the two, published and not committed. So that its successor does not
 handle the batch again and send everything twice, all messages of a slice become visible by one store, of the
-tail of one lane or of the region's, and before that store we write down what it will mean (`_intend`):
+tail of one lane or of the region's, and before that store it is written down what it will mean (Peer.pass_on, intend_slice):
 
     intent | lane | end of the slice | where we publish | tail there, before |
     the successor finds that tail moved on (`settle`): the slice was published, its head goes to its end
@@ -28,10 +28,11 @@ from fabric.codec import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, LENT, MESSAGE, MIXED, RAW, REPLY, REQUEST, TO_AGENTS
 from fabric.parcel import Data, Parcel, lend_all
-from fabric.ring import OUTBOX_LANE, Batch, Peer
+from fabric.ring import IN_OUTBOX, OUTBOX_LANE, RECORD, Batch, Peer
 
 _HEADER_AND_PADDING = 64
-_INTENT = 3  # of the intent words: those before are the C core's (fab_peer_intend)
+_FEW = 16  # records of no slice that are tried to be sent together: more may well go to several workers
+_pack = RECORD.pack
 
 
 class _Record(NamedTuple):
@@ -54,10 +55,8 @@ class Slice(NamedTuple):
 class Outbox:
     """What this worker's handlers sent and what is not in a lane yet."""
 
-    def __init__(self, peer: Peer, senders: dict[int, Sender], intent: Any = None) -> None:
-        """`intent` is this worker's intent words."""
+    def __init__(self, peer: Peer, senders: dict[int, Sender]) -> None:
         self._peer = peer
-        self._intent = [0] * 8 if intent is None else intent
         self._senders = senders
         self.pending: list[_Record] = []  # queued since the last flush
         self._pending_bytes = 0
@@ -87,11 +86,15 @@ class Outbox:
             BackpressureError: the outbox is full.
             MessageTooLargeError: the body is over what a lane between workers takes.
         """
-        if len(body) > self.limit:
-            raise MessageTooLargeError(len(body), self.limit)
-        self.require(len(body))
-        self._lend(target, body)
-        self._pending_bytes += len(body) + _HEADER_AND_PADDING
+        body_bytes = len(body)
+        if body_bytes > self.limit:
+            raise MessageTooLargeError(body_bytes, self.limit)
+        size = body_bytes + _HEADER_AND_PADDING
+        if self._pending_bytes + size > self._room:
+            self.require(body_bytes)
+        if type(body) is not bytes:
+            self._lend(target, body)
+        self._pending_bytes += size
         self.pending.append(_Record(kind, target, sender, correlation, encoding, body, flags))
 
     def require(self, body_bytes: int, messages: int = 1) -> None:
@@ -146,6 +149,10 @@ class Outbox:
             self.retry()
         while self.pending:  # again when some were undeliverable, and that was answered
             pending, self.pending, self._pending_bytes = self.pending, [], 0
+            if len(pending) == 1:
+                kind = pending[0].kind
+                self._send(kind, pending, None if kind in (REPLY, REQUEST) else of)
+                continue
             spawns = [record for record in pending if record.kind == REQUEST and record.encoding & ~LENT != RAW]
             stops = [record for record in pending if record.kind == REQUEST and record.encoding & ~LENT == RAW]
             replies = [record for record in pending if record.kind == REPLY]
@@ -159,7 +166,8 @@ class Outbox:
                 self._send(kind, run, None if stops or len(runs) > 1 else of)
             if stops:  # behind what was sent to those who stop
                 self._send(REQUEST, stops)
-        self._room = self._peer.outbox_room()
+        if self.backed_up:
+            self._room = self._peer.outbox_room()
 
     def drop_pending(self) -> None:
         """Forget what was queued since the last flush."""
@@ -169,12 +177,9 @@ class Outbox:
     def settle(self) -> Slice | None:
         """Take up what a dead predecessor left; return the slice that it had published and not committed, if any."""
         self._peer.resume_outbox()
-        lane, end, where, tail = self._intent[_INTENT : _INTENT + 4]
-        published = lane != 0 and where <= self._peer.processes and self._peer.tail(where - 1) != tail
-        if not published:
-            self._intent[_INTENT] = 0  # its tail will move for other reasons
+        published = self._peer.published_slice()
         self.retry()  # not before that look: it moves tails
-        return Slice(lane - 1, end) if published else None
+        return Slice(*published) if published else None
 
     def retry(self) -> None:
         """Move what waits in the outbox region to the lanes, as far as there is room."""
@@ -190,6 +195,7 @@ class Outbox:
             if self._spilled[0].put_in_outbox(self._peer):
                 self._spilled.pop(0)
         self.backed_up = not empty or bool(self._spilled)
+        self._room = self._peer.outbox_room()
 
     @property
     def unpublished(self) -> bool:
@@ -202,6 +208,8 @@ class Outbox:
         return not self.pending and not self.backed_up
 
     def _send(self, kind: int, records: list[_Record], of: Slice | None = None) -> None:
+        if self._pass_on(records, of):
+            return
         if self.backed_up:
             self._intend(of, OUTBOX_LANE, self._peer.outbox_room(), records)
             self.overflow(_batch(kind, records))
@@ -220,15 +228,26 @@ class Outbox:
             if not self._senders[slot].put(batch):
                 self.overflow(batch)
 
+    def _pass_on(self, records: list[_Record], of: Slice | None) -> bool:
+        """Send as `_send` does, in one crossing. False: it takes more, and nothing was done."""
+        if self._spilled or (of is None and len(records) > _FEW):
+            return False
+        parts: list[bytes] = []
+        for kind, target, sender, correlation, encoding, body, flags in records:
+            if type(body) is not bytes:  # a parcel hears of it when it is in the lane
+                return False
+            parts.append(_pack(len(body), kind, encoding, flags, target, sender, correlation, 0, 0))
+            parts.append(body)
+        lane, end = (-1, 0) if of is None else of
+        where = self._peer.pass_on(lane, end, self.backed_up, b"".join(parts))
+        if where == IN_OUTBOX and not self.backed_up:
+            self.retry()
+        return where != 0
+
     def _intend(self, of: Slice | None, where: int, room: int, records: list[_Record]) -> None:
         """Write down that the next store of the tail of `where` publishes the effects of a slice, if one store will."""
         if of is not None and not self._spilled and _fits(records, room):  # behind what spilled it would wait unseen
-            words = self._intent
-            words[_INTENT] = 0  # not valid while it changes
-            words[_INTENT + 1] = of.end
-            words[_INTENT + 2] = where + 1
-            words[_INTENT + 3] = self._peer.tail(where)
-            words[_INTENT] = of.lane + 1
+            self._peer.intend_slice(where, of.lane, of.end)
 
     def _slots_of(self, kind: int, records: list[_Record]) -> "array[int]":
         """Return the slot of each target; take out of the list those that stopped since the handler looked."""

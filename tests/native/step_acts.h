@@ -28,6 +28,7 @@ enum step_fault {
     STEP_EARLY_TAIL,  /* a record is published before it is written */
     STEP_SILENT,      /* a record is published and the sleeper not told */
     STEP_LATE_OUTBOX, /* the outbox is handed back once, when all of it was moved */
+    STEP_LATE_INTENT, /* what the publication of a slice means is said behind it */
     STEP_FAULTS
 };
 
@@ -56,6 +57,7 @@ struct step_case {
     uint32_t sleeps_for;
     uint32_t starved; /* who found its lane full; then room came, or not */
     uint32_t room_came;
+    uint32_t behind; /* what lies in the outbox */
     uint32_t victim;
     uint32_t long_way; /* go the long way too, and compare */
 };
@@ -94,6 +96,8 @@ struct step_run {
     uint32_t sizes[3];
     uint8_t encodings[3];
     uint8_t bytes[STEP_LANE_BYTES];
+    uint8_t string[2 * STEP_LANE_BYTES]; /* the same, laid out as Python does what a slice sends */
+    uint64_t string_bytes;
     struct fab_peer spare; /* zeroed memory for a successor */
 };
 
@@ -143,6 +147,18 @@ static inline int32_t step_outbox_batch(struct step_run *r) {
     uint32_t done = 0;
     uint64_t offset = 0;
     return fab_peer_outbox_batch(step_self(r), &r->batch, &done, &offset);
+}
+
+#define STEP_SLICE_LANE 2
+#define STEP_SLICE_END 4096
+
+static inline int32_t step_outbox_pass(struct step_run *r) {
+    struct fab_peer *s = step_self(r);
+    int32_t of = r->fault == STEP_LATE_INTENT ? -1 : STEP_SLICE_LANE;
+    int rc = fab_peer_outbox_pass(s, of, STEP_SLICE_END, r->c->behind, r->string, r->string_bytes);
+    if (r->fault == STEP_LATE_INTENT)
+        fab_peer_intend_slice(s, (int32_t)r->c->lane, STEP_SLICE_LANE, STEP_SLICE_END);
+    return rc == 0 ? 0 : (int32_t)r->c->count;
 }
 
 static inline int32_t step_outbox_flush(struct step_run *r) {

@@ -13,6 +13,8 @@
 #define SEND_BATCH .entry = "fab_peer_send_batch", .act = step_send_batch, .victim = STEP_VICTIM, .count = 3
 #define OUTBOX_BATCH                                                                                         \
     .entry = "fab_peer_outbox_batch", .act = step_outbox_batch, .victim = STEP_VICTIM, .count = 3, .lane = 2
+#define PASS                                                                                                 \
+    .entry = "fab_peer_outbox_pass", .act = step_outbox_pass, .victim = STEP_VICTIM, .count = 3, .lane = 2
 #define FLUSH .entry = "fab_peer_outbox_flush", .act = step_outbox_flush, .victim = STEP_VICTIM
 #define RECEIVE .entry = "fab_peer_receive, commit", .act = step_receive, .victim = STEP_VICTIM
 #define ARM .entry = "fab_peer_arm, disarm", .act = step_arm, .victim = STEP_VICTIM
@@ -68,6 +70,16 @@ static const struct step_case step_cases[] = {
     {OUTBOX_BATCH, .state = "the first wraps, past 2^64", .sizes = SMALL, .rc = 3, .at = BEFORE_2_64(32)},
     {OUTBOX_BATCH, .state = "two of three fit", .sizes = SMALL, .rc = 2, .fills = {{1, 2, 2, 1, 1904}}},
     {OUTBOX_BATCH, .state = "full", .sizes = SMALL, .rc = 0, .fills = {{1, 2, 2, 1, 2000}}},
+
+    {PASS, .state = "empty", .sizes = {40, 0, 100}, .rc = 3},
+    {PASS, .state = "its consumer sleeps", .sizes = SMALL, .rc = 3, .sleeper = STEP_SURVIVOR,
+     .sleeps_for = FAB_WAITS_MESSAGES},
+    {PASS, .state = "the first wraps, past 2^64", .sizes = SMALL, .rc = 3, .at = BEFORE_2_64(32)},
+    {PASS, .state = "the lane is full", .sizes = SMALL, .rc = 3, .fills = {{1, 2, 2, 0, 2000}}},
+    {PASS, .state = "behind another in the outbox", .sizes = SMALL, .rc = 3, .behind = 1,
+     .fills = {{1, 2, 1, 1, 40}}},
+    {PASS, .state = "lane and outbox are full", .sizes = SMALL, .rc = 0,
+     .fills = {{1, 2, 2, 0, 2000}, {1, 2, 2, 1, 1904}}},
 
     {FLUSH, .state = "to two processes", .rc = 1,
      .fills = {{1, 2, 1, 1, 40}, {1, 0, 1, 1, 0}, {1, 2, 1, 1, 100}}},

@@ -8,7 +8,7 @@
  *   step_acts.h      what a victim does, and faults for it
  *   step_world.h     the fabric: one segment, three processes
  *
- * In the end the faults are seeded, and each must be noticed for what it is. -DSTEP_SEEDED_FAULT=1 to 5 (enum
+ * In the end the faults are seeded, and each must be noticed for what it is. -DSTEP_SEEDED_FAULT=1 to 6 (enum
  * step_fault) seeds one for the whole test, which must fail.
  */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -43,6 +43,9 @@ static void prepare_batch(struct step_run *r) {
         r->sizes[i] = header.size;
         r->encodings[i] = header.encoding;
         fixture_fill(r->bytes + b->bytes_count, header.correlation, header.size);
+        memcpy(r->string + r->string_bytes, &header, sizeof header);
+        memcpy(r->string + r->string_bytes + sizeof header, r->bytes + b->bytes_count, header.size);
+        r->string_bytes += sizeof header + header.size;
         b->bytes_count += header.size;
         b->header = header;
     }
@@ -198,6 +201,7 @@ static void faults_are_noticed(const struct step_run *tools) {
         [STEP_EARLY_HEAD] = {step_receive, STEP_LOST, "handed back before it is handled: lost"},
         [STEP_EARLY_TAIL] = {step_send_one, STEP_TORN, "published before it is written: torn"},
         [STEP_SILENT] = {step_send_one, STEP_STUCK, "published without a bell: stuck"},
+        [STEP_LATE_INTENT] = {step_outbox_pass, STEP_TWICE, "a slice that is out, said late: handled twice"},
         [STEP_LATE_OUTBOX] = {step_outbox_flush, STEP_TWICE, "outbox handed back late: published twice"},
     };
     CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);

@@ -219,7 +219,7 @@ static inline enum step_outcome step_check_batch(struct step_run *r, int ended) 
     step_demand(w, !ended || came == (uint32_t)r->c->rc, STEP_LOST, "a batch that was published");
     for (stream->sent = stream->seen; stream->sent < stream->may; stream->sent++) {
         int (*again)(struct step_world *, uint32_t, uint32_t, uint32_t) =
-            r->c->act == step_outbox_batch ? step_put : step_send;
+            r->c->act == step_outbox_batch || r->c->act == step_outbox_pass ? step_put : step_send;
         step_demand(w, again(w, r->c->victim, r->c->lane, stream->sent) == 1, STEP_STUCK, "no room");
     }
     step_settle(w);
@@ -239,14 +239,23 @@ static inline void step_examine(struct step_run *r, struct step_tally *t) {
     step_send_to_the_dead(w);
     step_attach(w, w->victim);
     struct fab_peer *successor = &w->now.peers[w->victim];
-    if (w->victim != STEP_COORDINATOR)
+    uint64_t end = 0;
+    int32_t published = -1;
+    if (w->victim != STEP_COORDINATOR) {
         fab_peer_outbox_resume(successor);
+        published = fab_peer_published_slice(successor, &end);
+    }
     if (fab_peer_ready(successor))
         step_demand(w, fab_peer_park(successor, FAB_WAITS_MESSAGES, -1, 0) == 1, STEP_STUCK,
                     "a successor that sleeps before work");
     step_settle(w);
     if (r->c->count != 0)
         outcome = step_check_batch(r, ended);
+    if (r->c->act == step_outbox_pass) {
+        int known = published == STEP_SLICE_LANE && end == STEP_SLICE_END;
+        step_demand(w, outcome != STEP_ALL || known, STEP_TWICE, "a successor does not know of a slice");
+        step_demand(w, outcome == STEP_ALL || published == -1, STEP_LOST, "a slice that is said to be out");
+    }
     step_goes_on(w);
     t->points++;
     t->outcomes[outcome]++;
