@@ -131,6 +131,35 @@ def test_a_slice_for_several_workers_is_known_to_be_published(world):
     assert world.read(1) == [(MESSAGE, world.here, b"to myself")]
 
 
+def test_a_slice_for_several_workers_arrives_with_its_flush(world):
+    world.tell(b"to worker 2")
+    world.tell(b"to myself", target=world.here)
+    world.outbox.flush(Slice(COORDINATOR, 4_096))
+
+    assert world.outbox.idle
+    assert world.read(2) == [(MESSAGE, world.agent, b"to worker 2")]
+    assert world.read(1) == [(MESSAGE, world.here, b"to myself")]
+
+
+def test_what_finds_room_in_the_region_stays_behind_what_found_none(world):
+    bodies = [b"%d" % number + b"x" * 1_000 for number in range(100)]
+    for number, body in enumerate(bodies):  # replies are never refused
+        world.outbox.reply(world.agent, world.here, number << 20, RAW, body)
+        world.outbox.flush()
+    assert world.outbox.unpublished
+    received = world.read(2, most=1)
+    world.outbox.retry()
+    assert world.outbox.unpublished
+    world.tell(b"last")
+    world.outbox.flush(Slice(COORDINATOR, 4_096))
+    while world.outbox.backed_up:
+        received += world.read(2)
+        world.outbox.retry()
+    received += world.read(2)
+
+    assert [body for _, _, body in received] == [*bodies, b"last"]
+
+
 def test_what_is_no_slice_is_never_taken_for_one(world):
     world.tell(b"alone")
     world.outbox.flush()
