@@ -11,11 +11,8 @@ messages queue behind it, so order is kept. When it is full, the handler gets a 
 
 A worker may also be killed between the two, published and not committed. So that its successor does not
 handle the batch again and send everything twice, all messages of a slice become visible by one store, of the
-<<<<<<< HEAD
-tail of one lane or of the region's, and before that store it is written down what it will mean (Peer.pass_on, intend_slice):
-=======
-tail of one lane or of the region's, and before that it is written down what the store will mean (Peer.intend_slice):
->>>>>>> outbox6
+tail of one lane or of the region's, and before that it is written down what the store will mean (Peer.pass_on,
+intend_slice):
 
     intent | lane | end of the slice | where we publish | tail there, before |
     the successor finds that tail moved on (`settle`): the slice was published, its head goes to its end
