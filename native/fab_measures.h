@@ -129,8 +129,8 @@ static inline uint32_t fab_meter_class(const struct fab_peer *s, uint64_t target
     uint64_t index = target & UINT32_MAX;
     if (index >= s->header.max_agents)
         return 0;
-    uint32_t class =
-        atomic_load_explicit(&s->meter.classes[index], memory_order_relaxed); /* relaxed: a figure */
+    /* relaxed: a figure */
+    uint8_t class = (uint8_t)atomic_load_explicit(&s->meter.classes[index], memory_order_relaxed);
     return class < FAB_CLASSES ? class : 0;
 }
 
