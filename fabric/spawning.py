@@ -311,14 +311,16 @@ class Spawner:
         alive, slots = self._directory.locate(addresses)
         if not alive:
             return
+        self._once.difference_update(alive)
+        # What is sent from now on is refused, what lies in the lanes is handled. Before they are ordered to stop: when
+        # somebody hears from their on_stop, they are not alive.
+        self._directory.close(alive)
         waiting = []
         for slot, positions in self._switchboard.peer.partition(slots):
             there = array("Q", [alive[i] for i in positions])
             entry = One(slot)
             correlation = self._switchboard.order(slot, STOP_AGENTS, StopOrder(there.tobytes()), entry)
             waiting.append((entry, correlation))
-        self._once.difference_update(alive)
-        self._directory.close(alive)  # what is sent from now on is refused; what lies in the lanes is handled
         for entry, correlation in waiting:
             if not self._switchboard.replies.wait(entry, deadline):
                 self._switchboard.replies.forget(correlation)

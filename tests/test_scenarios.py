@@ -94,7 +94,7 @@ def test_a_worker_that_stops_for_a_while_is_in_the_latencies_of_all_that_was_due
 
 
 def test_agents_that_keep_what_they_get_miss_the_limit_on_growth() -> None:
-    assert not met(scenarios.ours(load("ask", seconds=0.5), "Hoarder"), "growth", 10)
+    assert not met(scenarios.ours(load("ask", seconds=1.5), "Hoarder"), "growth", 10)
 
 
 def test_a_burst_that_takes_long_to_be_handled_takes_as_long_to_recover_from() -> None:

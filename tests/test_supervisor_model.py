@@ -22,6 +22,7 @@ from fabric.errors import PoisonMessageError, WorkerLostError
 from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, RAW, SkipOrder, TakeOverOrder
 from fabric.ring import Columns
 from fabric.supervisor import Supervisor
+from fabric.tally import Tally
 from tests.loopback import Loopback
 
 LONG = int(os.environ.get("FABRIC_LONG", "0"))
@@ -106,7 +107,9 @@ class SupervisorMachine(RuleBasedStateMachine):
             order=lambda *arguments, **options: None,
         )
         directory = SimpleNamespace(count=lambda slot: 1, lose=lambda slot: 1)
-        unasked = SimpleNamespace(bury=None, put_aside=lambda letter, told: self.aside.append((letter.error, told)))
+        unasked = SimpleNamespace(
+            bury=None, put_aside=lambda letter, told: self.aside.append((letter.error, told)), tally=Tally()
+        )
         self.spawner = SimpleNamespace(
             slots=(), runs_once=lambda target: target == ONCE, orders_of=lambda slot: [("agents of", slot)]
         )
