@@ -6,6 +6,7 @@
 Any formatter writes the line; JsonFormatter, or another that knows `extra`, the figures too.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -86,7 +87,10 @@ class JsonFormatter(logging.Formatter):
         )
         if record.exc_info:
             found["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(found, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        try:
+            return orjson.dumps(found, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # half a surrogate pair, as names of files have; a number over 64 bits
+            return json.dumps(found, default=str)
 
 
 def figures_of(sample: Sample) -> dict[str, Any]:
