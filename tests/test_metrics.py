@@ -1,6 +1,9 @@
 """What is measured: counts equal what was sent, times are there for all of it, whoever is killed."""
 
+import copy
+import dataclasses
 import os
+import pickle
 import signal
 import threading
 import time
@@ -308,6 +311,15 @@ def test_totals_go_on_when_a_worker_is_sent_away(fab):
     assert [worker.slot for worker in found.former] == [2]
     assert (found.messages, _of_class(found, "Echo").messages) == (10, 10)
     assert not found.former[0].alive
+
+
+def test_they_can_be_copied_and_sent(fab):
+    fab.spawn_batch(Echo, 10).ask_all(1)
+    found = fab.statistics()
+    for copied in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+        assert copied == found
+        assert _of_class(copied, "Echo").messages == 10
+    assert dataclasses.asdict(found)["classes"][0].messages == 10
 
 
 def test_statistics_stay_when_the_fabric_is_closed():
