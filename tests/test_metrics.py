@@ -195,6 +195,19 @@ def test_what_lies_in_a_lane_is_counted_by_messages(fab, tmp_path):
     assert (fab.statistics().workers[0].in_flight, fab.statistics().workers[0].lane_bytes) == (0, 0)
 
 
+def test_what_lies_in_a_lane_is_not_counted_while_metrics_are_off(tmp_path):
+    with Fabric(workers=1, metrics=False, drain=False) as fab:
+        agent = fab.spawn_batch(Doorkeeper, 1, path=str(tmp_path / "open"))[0]
+        for _ in range(3):  # so that the first in the lane has a number
+            agent.ask("by")
+        for _ in range(20):
+            agent.tell("wait")
+        found = fab.statistics().workers[0]
+        assert found.lane_bytes >= 19 * 64
+        assert found.in_flight == 0
+        (tmp_path / "open").touch()
+
+
 def test_rows_for_array_agents_are_counted(fab):
     group = fab.spawn_array(Accounts, 100)
     ids = np.arange(100)
