@@ -87,6 +87,21 @@ def test_a_sample_has_rates_and_recent_times_of_its_interval_and_what_processes_
         assert fab.sampler.history == [first, second]
 
 
+def test_a_slot_that_gets_a_worker_again_brings_nothing_of_before_into_the_interval():
+    with Fabric(workers=2) as fab:
+        group = fab.spawn_batch(Echo, 2)
+        for _ in range(20):
+            group[1].ask(1)
+        fab.sampler.sample()
+        group.stop()
+        fab.resize(1)
+        fab.sampler.sample()
+        fab.resize(2)
+        sample = fab.sampler.sample()
+        assert sample.worker(2).lane_time.count == 20
+        assert sample.worker_histogram(2, "lane_time").count == 0
+
+
 def test_it_samples_on_its_own_timer_and_keeps_so_many(base):
     came = threading.Semaphore(0)
 
