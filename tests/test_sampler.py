@@ -219,6 +219,15 @@ def test_of_a_closed_fabric_there_is_no_new_sample():
     assert sampler.history == [kept]
 
 
+def test_who_asks_a_closed_fabric_for_samples_first_starts_no_thread():
+    with Fabric(workers=1) as fab:
+        pass
+    called = []
+    fab.sampler.start(0.01)
+    fab.sampler.at_close(lambda: called.append("at once"))
+    assert (_sampler_threads(), called) == ([], ["at once"])
+
+
 def test_who_samples_does_not_keep_the_fabric():
     fab = Fabric(workers=1)
     sampler = fab.sampler
