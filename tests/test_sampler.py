@@ -14,6 +14,7 @@ from fabric.alerts import Alert, growing, slow, stalled
 from fabric.histogram import SECONDS, Histogram
 from fabric.sampler import Sampler
 from fabric.samples import Sample
+from fabric.statistics import ClassStatistics
 from fabric.usage import UsageReader
 from tests.agents import Echo
 
@@ -187,6 +188,17 @@ def test_stalled_are_those_with_work_that_have_handled_nothing(base):
     (alert,) = stalled(2)(history)
     assert alert == Alert("stalled 1", f"worker 1 (pid {base.workers[0].pid}) has handled nothing of 100 bytes", 1)
     assert stalled(1)(_samples(_at(base, 0), _at(base, 1))) == [], "an idle worker is not stalled"
+
+
+def test_who_handles_a_batch_that_came_before_is_not_stalled(base):
+    history = _samples(*(_at(base, second, lane=(300 - second, 0), received=(5, 5)) for second in range(3)))
+    assert len(stalled(2)(history)) == 1
+    on = dataclasses.replace(ClassStatistics("Slow"), handler_time=Histogram.of([1.0] * 2, SECONDS))
+    worker, other = history[-1].statistics.workers
+    statistics = dataclasses.replace(
+        history[-1].statistics, workers=(dataclasses.replace(worker, classes=(on,)), other)
+    )
+    assert stalled(2)([*history[:2], Sample(statistics, {}, history[1].statistics)]) == []
 
 
 def test_growing_are_those_whose_queue_grew_each_time(base):
