@@ -35,7 +35,7 @@ def log_samples(
     """Log a sample of a fabric each `interval` seconds, by default its `metrics_interval`; return what ends that.
 
     Who else asks for samples has them logged too. `conditions` are those of fabric.alerts: what they find is logged
-    once, as a warning, until it ends. It all ends with the fabric.
+    once, as a warning, until it ends. It all ends with the fabric, and sampling only then: others may rely on it.
 
     Raises:
         ValueError: the interval is not over 0.
@@ -55,12 +55,13 @@ def log_samples(
     def stop() -> None:
         nonlocal logging_on
         logging_on = False
-        stop_samples()
+        for one in stops:
+            one()
 
-    stop_samples = fabric.sampler.each(log_sample)
+    stops = [fabric.sampler.each(log_sample)]
     try:
         for condition in conditions:
-            fabric.sampler.when(condition, log_alert, start=False)
+            stops.append(fabric.sampler.when(condition, log_alert, start=False))
         fabric.sampler.start(interval)
     except BaseException:
         stop()
