@@ -18,6 +18,7 @@ from fabric.meters import Board, Meters
 from fabric.ring import CLASSES
 from fabric.segment import Segment
 from tests.agents import Counter, Deadly, Doorkeeper, Echo, Recorder, Relay, Sleeper
+from tests.metrics_agents import AsyncSleeper
 from tests.range_agents import PAYMENT, Accounts
 
 PATIENCE = 30
@@ -102,6 +103,14 @@ def test_a_slow_handler_is_told_from_fast_ones(fab):
     assert slow.percentile(0.99) >= 0.0195
     assert slow.count >= 24, "those that take long are all timed"
     assert slow.percentile(0.3) >= 0.0015
+
+
+def test_a_coroutine_is_timed_until_it_first_awaits(fab):
+    sleeper = fab.spawn_batch(AsyncSleeper, 1)[0]
+    for _ in range(5):
+        sleeper.ask(0.05)
+    times = _of_class(fab.statistics(), "AsyncSleeper").handler_time
+    assert times.maximum < 0.05, "what it awaits is nobody's work"
 
 
 def test_while_metrics_are_off_nothing_is_counted_and_messages_flow(fab):
