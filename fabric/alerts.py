@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fabric.samples import Sample
+from fabric.statistics import WorkerStatistics
 
 Condition = Callable[[Sequence[Sample]], "list[Alert]"]
 
@@ -43,14 +44,19 @@ def stalled(samples: int = 2) -> Condition:
             return []
         alerts = []
         for worker in recent[-1].statistics.workers:
-            seen = [sample.worker(worker.slot) for sample in recent]
-            waiting = all(one is not None and one.lane_bytes > 0 for one in seen)
-            if waiting and len({one.received for one in seen if one is not None}) == 1:
+            found = [sample.worker(worker.slot) for sample in recent]
+            seen = [one for one in found if one is not None and one.lane_bytes > 0]
+            if len(seen) == len(recent) and len({one.received for one in seen}) == 1 and not _handles(seen):
                 text = f"worker {worker.slot} (pid {worker.pid}) has handled nothing of {worker.lane_bytes:,} bytes"
                 alerts.append(Alert(f"stalled {worker.slot}", text, worker.slot))
         return alerts
 
     return look
+
+
+def _handles(seen: Sequence[WorkerStatistics]) -> bool:
+    """Has it come further with a batch that it received before? That is known while metrics are on."""
+    return seen[0].handler_time.count != seen[-1].handler_time.count
 
 
 def growing(samples: int = 3) -> Condition:

@@ -296,7 +296,10 @@ class Fabric(ArraySpawner):
         own before `sampler.start()` or `sampler.when(...)`; each `metrics_interval` from then on.
         """
         made = Sampler(functools.partial(_statistics_of, weakref.ref(self)), self.config.metrics_interval)
-        return self.__dict__.setdefault("_sampler", made)  # type: ignore[no-any-return]
+        found: Sampler = self.__dict__.setdefault("_sampler", made)
+        if found is made and self._closed:  # whoever closed it has seen none
+            found.close()
+        return found
 
     def resize(self, workers: int) -> None:
         """Change the number of workers. New ones get agents from the next spawn on.

@@ -71,8 +71,9 @@ class Histogram:
     def merged(cls, several: Iterable["Histogram"], scale: float = SECONDS) -> "Histogram":
         """Add up several; those that nobody has looked at yet are only put beside one another, which costs nothing."""
         together = list(several)
+        parts = [part for one in together for part in one._parts]  # before that look: see _added
         if all(one._counts is None for one in together):
-            return cls([part for one in together for part in one._parts], scale)
+            return cls(parts, scale)
         counts, total, largest = _zeros(), 0, 0
         for one in together:
             counts = array("Q", map(int.__add__, counts, one._added))
@@ -91,16 +92,20 @@ class Histogram:
 
     @property
     def _added(self) -> "array[int]":
-        """Counts by bucket."""
-        counts = self._counts
+        """Counts by bucket.
+
+        Threads may look for the first time together: whoever finds the parts gone finds the counts, in this order.
+        """
+        parts, counts = self._parts, self._counts
         if counts is None:
             counts, total, largest = _zeros(), 0, 0
-            for part in self._parts:
+            for part in parts:
                 first, end = part[3], part[3] + part[4]
                 counts[first:end] = array("Q", map(int.__add__, counts[first:end], part[_HEAD:]))
                 total, largest = total + part[0], max(largest, part[1])
             self._facts = (total, min(largest, TOP))
-            self._counts, self._parts = counts, ()
+            self._counts = counts
+            self._parts = ()
         return counts
 
     @property

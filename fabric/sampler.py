@@ -88,15 +88,22 @@ class Sampler:
             self._listeners.append(callback)
         return stop
 
-    def when(self, condition: Condition, callback: Callable[[Alert], None], start: bool = True) -> None:
+    def when(self, condition: Condition, callback: Callable[[Alert], None], start: bool = True) -> Callable[[], None]:
         """Call back when a condition comes to hold (fabric.alerts: slow, stalled, growing), once until it ends.
 
-        With `start` the fabric is sampled from now on, each `interval`.
+        With `start` the fabric is sampled from now on, each `interval`. Returns what ends the looking.
         """
+        watch: tuple[Condition, Callable[[Alert], None], set[str]] = (condition, callback, set())
+
+        def stop() -> None:
+            with self._lock:
+                self._watches = [one for one in self._watches if one is not watch]
+
         with self._lock:
-            self._watches.append((condition, callback, set()))
+            self._watches.append(watch)
         if start:
             self.start()
+        return stop
 
     def start(self, interval: float | None = None) -> None:
         """Sample in a thread of its own, each `interval` seconds. Safe to call twice."""
@@ -124,13 +131,23 @@ class Sampler:
             made.close()
         return made
 
-    def at_close(self, callback: Callable[[], None]) -> None:
-        """Call back when the fabric closes, while it can still be looked at; at once where that is past."""
+    def at_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back when the fabric closes, while it can still be looked at; at once where that is past.
+
+        Returns what takes that back.
+        """
+
+        def stop() -> None:
+            with self._lock:
+                self._at_close = [one for one in self._at_close if one is not callback]
+
         with self._lock:
-            if not self._closed:
+            closed = self._closed
+            if not closed:
                 self._at_close.append(callback)
-                return
-        callback()
+        if closed:
+            callback()
+        return stop
 
     def close(self) -> None:
         """End the thread, if there is one, and whoever looks. Safe to call twice; the history stays."""

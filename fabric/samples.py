@@ -86,7 +86,9 @@ class Sample:
     def _process(self, found: Statistics | None, slot: int) -> ProcessStatistics | None:
         if found is None:
             return None
-        return found.coordinator if slot == 0 else next((one for one in found.workers if one.slot == slot), None)
+        if slot == 0:
+            return found.coordinator
+        return next((one for one in found.all_workers if one.slot == slot), None)  # a slot may be used again
 
     def _rate(self, now: Any, then: Any, count: Callable[[Any], float]) -> float:
         if then is None or self.seconds <= 0:

@@ -358,5 +358,8 @@ class _Classes(Sequence[ClassStatistics]):
     def __hash__(self) -> int:
         return hash(self._all())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (self._all(),)  # what it is made of is memory, which is not to be copied as such
+
     def __repr__(self) -> str:
         return repr(self._all())

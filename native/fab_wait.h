@@ -62,6 +62,7 @@ static inline int fab_peer_spin(struct fab_peer *s, uint32_t reasons, int64_t bu
 /* Say that we sleep, and look again. Returns 1 when there is something to do: then do not block.
  * Either way call fab_peer_disarm afterwards. For event loops that block in their own way. */
 static inline int fab_peer_arm(struct fab_peer *s, uint32_t reasons) {
+    fab_meter_served(s); /* a coroutine that awaits, or a reply that finds no room: no handler runs */
     /* W2a: pairs with W1b. From here on whoever publishes sees that we sleep. */
     atomic_store_explicit(&s->words->sleeping, reasons, FAB_W2A);
     if (fab_peer_look_again(s, reasons))

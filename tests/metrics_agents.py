@@ -38,3 +38,10 @@ class Patient(Agent):
         while not os.path.exists(body):
             await asyncio.sleep(0.002)
         raise ValueError("now")
+
+
+class AsyncSleeper(Agent):
+    """Sleeps as long as it is told, and lets others run meanwhile."""
+
+    async def on_message(self, body):
+        await asyncio.sleep(body)

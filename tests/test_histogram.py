@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import threading
 from array import array
 
 import pytest
@@ -9,6 +10,7 @@ from fabric._native import lib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fabric import histogram
 from fabric.histogram import (
     BUCKETS,
     COUNTS,
@@ -99,6 +101,26 @@ def test_raw_copies_are_added_up_when_they_are_looked_at():
     assert Histogram([raw, nothing, raw], COUNTS) == Histogram.of([3, 4, 3, 4], COUNTS)
     assert Histogram([raw], COUNTS)
     assert not Histogram([nothing, nothing], COUNTS)
+
+
+def test_threads_that_look_for_the_first_time_together_lose_nothing(monkeypatch):
+    raw = memoryview(array("Q", [7, 4, TOP - 3, 3, 2, 1, 1]))
+    zeros = histogram._zeros
+
+    def while_another_looks(seen):
+        def interrupted():
+            monkeypatch.setattr(histogram, "_zeros", zeros)
+            other = threading.Thread(target=lambda: seen.count)
+            other.start()
+            other.join()
+            return zeros()
+
+        return interrupted
+
+    seen = Histogram([raw], COUNTS)
+    monkeypatch.setattr(histogram, "_zeros", while_another_looks(seen))
+    assert (seen.count, seen.sum) == (2, 7)
+    assert (seen.count, seen.sum) == (2, 7), "nor later"
 
 
 def test_a_share_is_from_0_to_1():

@@ -1,6 +1,9 @@
 """What is measured: counts equal what was sent, times are there for all of it, whoever is killed."""
 
+import copy
+import dataclasses
 import os
+import pickle
 import signal
 import threading
 import time
@@ -15,6 +18,7 @@ from fabric.meters import Board, Meters
 from fabric.ring import CLASSES
 from fabric.segment import Segment
 from tests.agents import Counter, Deadly, Doorkeeper, Echo, Recorder, Relay, Sleeper
+from tests.metrics_agents import AsyncSleeper
 from tests.range_agents import PAYMENT, Accounts
 
 PATIENCE = 30
@@ -99,6 +103,14 @@ def test_a_slow_handler_is_told_from_fast_ones(fab):
     assert slow.percentile(0.99) >= 0.0195
     assert slow.count >= 24, "those that take long are all timed"
     assert slow.percentile(0.3) >= 0.0015
+
+
+def test_a_coroutine_is_timed_until_it_first_awaits(fab):
+    sleeper = fab.spawn_batch(AsyncSleeper, 1)[0]
+    for _ in range(5):
+        sleeper.ask(0.05)
+    times = _of_class(fab.statistics(), "AsyncSleeper").handler_time
+    assert times.maximum < 0.05, "what it awaits is nobody's work"
 
 
 def test_while_metrics_are_off_nothing_is_counted_and_messages_flow(fab):
@@ -190,6 +202,19 @@ def test_what_lies_in_a_lane_is_counted_by_messages(fab, tmp_path):
     (tmp_path / "open").touch()
     fab.drain(timeout=PATIENCE)
     assert (fab.statistics().workers[0].in_flight, fab.statistics().workers[0].lane_bytes) == (0, 0)
+
+
+def test_what_lies_in_a_lane_is_not_counted_while_metrics_are_off(tmp_path):
+    with Fabric(workers=1, metrics=False, drain=False) as fab:
+        agent = fab.spawn_batch(Doorkeeper, 1, path=str(tmp_path / "open"))[0]
+        for _ in range(3):  # so that the first in the lane has a number
+            agent.ask("by")
+        for _ in range(20):
+            agent.tell("wait")
+        found = fab.statistics().workers[0]
+        assert found.lane_bytes >= 19 * 64
+        assert found.in_flight == 0
+        (tmp_path / "open").touch()
 
 
 def test_rows_for_array_agents_are_counted(fab):
@@ -308,6 +333,15 @@ def test_totals_go_on_when_a_worker_is_sent_away(fab):
     assert [worker.slot for worker in found.former] == [2]
     assert (found.messages, _of_class(found, "Echo").messages) == (10, 10)
     assert not found.former[0].alive
+
+
+def test_they_can_be_copied_and_sent(fab):
+    fab.spawn_batch(Echo, 10).ask_all(1)
+    found = fab.statistics()
+    for copied in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+        assert copied == found
+        assert _of_class(copied, "Echo").messages == 10
+    assert dataclasses.asdict(found)["classes"][0].messages == 10
 
 
 def test_statistics_stay_when_the_fabric_is_closed():

@@ -96,6 +96,13 @@ def test_the_json_formatter_writes_records_of_others_too():
     assert "ValueError: no" in found["exception"]
 
 
+def test_what_json_cannot_say_is_written_all_the_same():
+    record = logging.LogRecord("theirs", logging.ERROR, __file__, 1, "cannot read %s", ("caf\udce9",), None)
+    record.fabric = {"figure": 2**70}
+    found = json.loads(JsonFormatter().format(record))
+    assert (found["message"], found["fabric"]) == ("cannot read caf\udce9", {"figure": 2**70})
+
+
 def test_alerts_are_logged_as_warnings_once(heard):
     alert = Alert("too hot", "it is too hot", 1)
     with InlineFabric(workers=1) as fab:

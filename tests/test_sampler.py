@@ -14,6 +14,7 @@ from fabric.alerts import Alert, growing, slow, stalled
 from fabric.histogram import SECONDS, Histogram
 from fabric.sampler import Sampler
 from fabric.samples import Sample
+from fabric.statistics import ClassStatistics
 from fabric.usage import UsageReader
 from tests.agents import Echo
 
@@ -85,6 +86,21 @@ def test_a_sample_has_rates_and_recent_times_of_its_interval_and_what_processes_
         assert plain["recent"]["round_trip"]["count"] == 20
         assert plain["usage"][str(os.getpid())]["threads"] == used.threads
         assert fab.sampler.history == [first, second]
+
+
+def test_a_slot_that_gets_a_worker_again_brings_nothing_of_before_into_the_interval():
+    with Fabric(workers=2) as fab:
+        group = fab.spawn_batch(Echo, 2)
+        for _ in range(20):
+            group[1].ask(1)
+        fab.sampler.sample()
+        group.stop()
+        fab.resize(1)
+        fab.sampler.sample()
+        fab.resize(2)
+        sample = fab.sampler.sample()
+        assert sample.worker(2).lane_time.count == 20
+        assert sample.worker_histogram(2, "lane_time").count == 0
 
 
 def test_it_samples_on_its_own_timer_and_keeps_so_many(base):
@@ -174,6 +190,17 @@ def test_stalled_are_those_with_work_that_have_handled_nothing(base):
     assert stalled(1)(_samples(_at(base, 0), _at(base, 1))) == [], "an idle worker is not stalled"
 
 
+def test_who_handles_a_batch_that_came_before_is_not_stalled(base):
+    history = _samples(*(_at(base, second, lane=(300 - second, 0), received=(5, 5)) for second in range(3)))
+    assert len(stalled(2)(history)) == 1
+    on = dataclasses.replace(ClassStatistics("Slow"), handler_time=Histogram.of([1.0] * 2, SECONDS))
+    worker, other = history[-1].statistics.workers
+    statistics = dataclasses.replace(
+        history[-1].statistics, workers=(dataclasses.replace(worker, classes=(on,)), other)
+    )
+    assert stalled(2)([*history[:2], Sample(statistics, {}, history[1].statistics)]) == []
+
+
 def test_growing_are_those_whose_queue_grew_each_time(base):
     lanes = [(10, 10), (20, 20), (30, 15), (40, 40)]
     history = _samples(*(_at(base, second, lane=lane) for second, lane in enumerate(lanes)))
@@ -202,6 +229,15 @@ def test_of_a_closed_fabric_there_is_no_new_sample():
     with pytest.raises(ClosedError):
         sampler.sample()
     assert sampler.history == [kept]
+
+
+def test_who_asks_a_closed_fabric_for_samples_first_starts_no_thread():
+    with Fabric(workers=1) as fab:
+        pass
+    called = []
+    fab.sampler.start(0.01)
+    fab.sampler.at_close(lambda: called.append("at once"))
+    assert (_sampler_threads(), called) == ([], ["at once"])
 
 
 def test_who_samples_does_not_keep_the_fabric():

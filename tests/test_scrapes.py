@@ -44,6 +44,17 @@ def get(server, path="/metrics", **headers):
         connection.close()
 
 
+def get_when_there_is_room(server):
+    """Ask until the server has let go of whoever is gone; return the status."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            return get(server)[0]
+        except (http.client.RemoteDisconnected, ConnectionResetError):  # hung up on
+            time.sleep(0.002)
+    return None
+
+
 @pytest.fixture(scope="module")
 def served():
     with InlineFabric(workers=2) as fab, serve(fab, name="mine") as server:
@@ -214,6 +225,34 @@ def test_who_says_nothing_does_not_hold_up_the_close():
     with silent, half:
         assert silent.recv(1) == b""
         assert b"400" in half.recv(1000)
+
+
+def test_so_many_are_answered_at_once_and_one_more_is_hung_up_on(monkeypatch):
+    monkeypatch.setattr("fabric.integrations.scrapes._MOST_CONNECTIONS", 2)
+    with InlineFabric(workers=1) as fab, serve(fab) as server:
+        silent, half = (socket.create_connection(("127.0.0.1", server.port)) for _ in range(2))
+        with silent, half, socket.create_connection(("127.0.0.1", server.port)) as third:
+            assert third.recv(1) == b""
+            silent.shutdown(socket.SHUT_WR)
+            assert silent.recv(1) == b"", "that one has gone"
+            assert get_when_there_is_room(server) == 200
+
+
+def test_a_thread_that_cannot_be_had_costs_that_scrape_only(monkeypatch, caplog):
+    start = threading.Thread.start
+
+    def refuse_once(thread):
+        if thread.name == "fabric-scrape":
+            monkeypatch.setattr(threading.Thread, "start", start)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with InlineFabric(workers=1) as fab, serve(fab) as server:
+        monkeypatch.setattr(threading.Thread, "start", refuse_once)
+        with socket.create_connection(("127.0.0.1", server.port)) as refused:
+            assert refused.recv(1) == b""
+        assert get(server)[0] == 200
+    assert "can't start new thread" in caplog.text
 
 
 def test_who_does_not_read_the_answer_does_not_hold_up_the_close(monkeypatch):

@@ -6,6 +6,7 @@
 Any formatter writes the line; JsonFormatter, or another that knows `extra`, the figures too.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ def log_samples(
     """Log a sample of a fabric each `interval` seconds, by default its `metrics_interval`; return what ends that.
 
     Who else asks for samples has them logged too. `conditions` are those of fabric.alerts: what they find is logged
-    once, as a warning, until it ends. It all ends with the fabric.
+    once, as a warning, until it ends. It all ends with the fabric, and sampling only then: others may rely on it.
 
     Raises:
         ValueError: the interval is not over 0.
@@ -54,12 +55,13 @@ def log_samples(
     def stop() -> None:
         nonlocal logging_on
         logging_on = False
-        stop_samples()
+        for one in stops:
+            one()
 
-    stop_samples = fabric.sampler.each(log_sample)
+    stops = [fabric.sampler.each(log_sample)]
     try:
         for condition in conditions:
-            fabric.sampler.when(condition, log_alert, start=False)
+            stops.append(fabric.sampler.when(condition, log_alert, start=False))
         fabric.sampler.start(interval)
     except BaseException:
         stop()
@@ -86,7 +88,10 @@ class JsonFormatter(logging.Formatter):
         )
         if record.exc_info:
             found["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(found, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        try:
+            return orjson.dumps(found, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # half a surrogate pair, as names of files have; a number over 64 bits
+            return json.dumps(found, default=str)
 
 
 def figures_of(sample: Sample) -> dict[str, Any]:

@@ -97,5 +97,5 @@ def serve(fabric: Any, port: int = 0, *, name: str = "0", registry: CollectorReg
     if registry is not None:
         server.at_close(lambda: registry.unregister(collector))
     server.start()
-    fabric.sampler.at_close(server.close)
+    server.at_close(fabric.sampler.at_close(server.close))
     return server

@@ -27,6 +27,7 @@ from fabric.integrations.families import WithNative
 
 _HOST = "127.0.0.1"
 _SILENCE_SECONDS = 10.0  # so long may a client say nothing
+_MOST_CONNECTIONS = 64  # each has a thread
 _FINISH_SECONDS = 2.0  # so long may answers take once the server is told to close
 _NAMES = ("127.0.0.1", "localhost")  # a page of the web that had its name point here would give another
 _log = GuardedLogger("fabric")
@@ -125,12 +126,23 @@ class ScrapeServer:
                     _log.warning("a scrape could not be accepted: %s%s", error.strerror, advice(error))
                     self._closed.wait(0.1)
                 continue
-            with self._lock:
-                thread = threading.Thread(
-                    target=self._answer, args=(connection, address), name="fabric-scrape", daemon=True
-                )
-                self._connections[thread] = connection
+            self._begin(connection, address)
+
+    def _begin(self, connection: socket.socket, address: Any) -> None:
+        """Answer in a thread of its own; hang up where there are too many."""
+        thread = threading.Thread(target=self._answer, args=(connection, address), name="fabric-scrape", daemon=True)
+        with self._lock:
+            if len(self._connections) >= _MOST_CONNECTIONS:
+                connection.close()
+                return
+            self._connections[thread] = connection
+        try:
             thread.start()
+        except RuntimeError as error:  # the system gives no more threads: the next may get one
+            _log.warning("a scrape was not answered: %s", error)
+            with self._lock:
+                del self._connections[thread]
+                connection.close()
 
     def _answer(self, connection: socket.socket, address: Any) -> None:
         try:
