@@ -25,6 +25,8 @@ def slow(seconds: float, share: float = 0.99, of: str = "round_trip") -> Conditi
         raise ValueError(f"of={of!r} must be round_trip, lane_time or handler_time")
 
     def look(history: Sequence[Sample]) -> list[Alert]:
+        if history[-1].before is None:  # the first sample has no interval
+            return []
         found = getattr(history[-1], of).percentile(share)
         if found <= seconds:
             return []

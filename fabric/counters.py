@@ -14,6 +14,7 @@ WAKE_UPS = 7  # sleeps that a bell ended
 MESSAGES = 8  # records to agents; this and the next three only while metrics are kept
 REPLIES = 9  # replies received
 REPLY_ERRORS = 10  # of these: errors
+WAITING_SINCE_NS = 12  # since when it waits now, on the monotonic clock, which WAITED_NS does not count yet; 0: at work
 LATE_CLOCKS = 11  # records whose time of sending cannot be, and that were not timed
 
 PID = 16

@@ -98,7 +98,8 @@ class Monitor:
     def statistics(self) -> Statistics:
         """Return what the coordinator's own `statistics()` says; the last figures, once the fabric has ended.
 
-        `outstanding` alone is told otherwise: questions sent less replies received, those given up included.
+        `outstanding` is told otherwise: questions sent less replies received, those given up included; and `sent`
+        stands still while metrics are off.
 
         Raises:
             ClosedError: this monitor is closed.

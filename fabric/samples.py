@@ -39,7 +39,12 @@ class Sample:
 
     def busy(self, slot: int) -> float:
         """Return which part of the interval a process was not waiting for work: 0 to 1."""
-        return min(1.0, max(0.0, 1 - self.process_rate(slot, "waited_seconds"))) if self.seconds else 0.0
+        now, then = self._process(self.statistics, slot), self._process(self.before, slot)
+        if now is None or self.before is None or self.seconds <= 0:
+            return 0.0
+        before = 0.0 if then is None else then.waited_until(self.before.seconds)
+        waited = now.waited_until(self.statistics.seconds) - before
+        return min(1.0, max(0.0, 1 - waited / self.seconds))
 
     @cached_property
     def round_trip(self) -> Histogram:

@@ -37,6 +37,9 @@ class ProcessStatistics:
     batches: int
     bytes_in: int
     waited_seconds: float  # without work
+    waiting_since: (
+        float  # monotonic seconds: since when it waits now, which waited_seconds does not count yet; 0: at work
+    )
     parks: int  # times that it slept
     wake_ups: int  # of these: that a bell ended
     spins_won: int  # waits that ended before it slept
@@ -56,6 +59,10 @@ class ProcessStatistics:
     lane_time: Histogram  # metrics: from sent to received
     batch_sizes: Histogram  # metrics: messages received together
     round_trip: Histogram  # metrics: from question to reply, of those that it asked
+
+    def waited_until(self, now: float) -> float:
+        """Return waited_seconds with what it waits now, up to this moment (monotonic seconds)."""
+        return self.waited_seconds + (max(0.0, now - self.waiting_since) if self.waiting_since else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +105,9 @@ class WorkerStatistics(ProcessStatistics):
 
     def busy_seconds(self, now: float | None = None) -> float:
         """Seconds of this process's life in which it did not wait for work; of predecessors nothing is known."""
-        lived = (time.monotonic() if now is None else now) - self.started
-        return max(0.0, lived - (self.waited_seconds - self.waited_before))
+        moment = time.monotonic() if now is None else now
+        waited = self.waited_until(moment) - self.waited_before
+        return max(0.0, moment - self.started - waited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +271,7 @@ def _process(slot: int, counters: memoryview, traffic: Traffic, measures: Measur
         "batches": counters[count.BATCHES],
         "bytes_in": counters[count.BYTES_IN],
         "waited_seconds": counters[count.WAITED_NS] / 1e9,
+        "waiting_since": counters[count.WAITING_SINCE_NS] / 1e9,
         "parks": counters[count.PARKS],
         "wake_ups": counters[count.WAKE_UPS],
         "spins_won": counters[count.SPINS_WON],

@@ -59,8 +59,9 @@
 #define FAB_COUNT_MESSAGES 8 /* of the received records: to agents; these four only while metrics are on */
 #define FAB_COUNT_REPLIES 9
 #define FAB_COUNT_REPLY_ERRORS 10
-#define FAB_COUNT_LATE_CLOCKS 11 /* records whose time of sending cannot be: not measured */
-#define FAB_COUNT_ARENA_BYTES 34 /* in blocks of our arena */
+#define FAB_COUNT_LATE_CLOCKS 11   /* records whose time of sending cannot be: not measured */
+#define FAB_COUNT_WAITING_SINCE 12 /* ns, monotonic; 0: at work */
+#define FAB_COUNT_ARENA_BYTES 34   /* in blocks of our arena */
 #define FAB_COUNT_ARENA_LOANS 35
 
 /* What the coordinator chose; the first thing in the segment, and what decides every offset. */

@@ -52,7 +52,9 @@ static inline void fab_survey_lane(const struct fab_header *h, const uint8_t *wh
     uint64_t behind = atomic_load_explicit(&traffic[p].records, memory_order_relaxed); /* relaxed: a figure */
     uint64_t most = bytes / sizeof(struct fab_record);
     out->waiting_bytes = bytes;
-    out->in_flight = behind <= first ? 0 : behind - first < most ? behind - first : most; /* <=: metrics are off */
+    out->in_flight = behind <= first         ? 0
+                     : behind - first < most ? behind - first
+                                             : most; /* <=: metrics are off */
 }
 
 #define FAB_SURVEY_HEAD 5u /* words before the counts of a copied histogram */

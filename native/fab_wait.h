@@ -152,10 +152,17 @@ static inline void fab_peer_part_company(struct fab_peer *s) {
     fab_peer_note_cpu(s);
 }
 
+/* Say since when we wait, 0 when we do not: what is waited is counted when it is over. Relaxed: for monitors. */
+static inline void fab_peer_waits_since(struct fab_peer *s, int64_t since) {
+    atomic_store_explicit(&s->words->counters[FAB_COUNT_WAITING_SINCE], (uint64_t)since,
+                          memory_order_relaxed);
+}
+
 /* Learn from a wait, and count it. */
 static inline void fab_peer_waited(struct fab_peer *s, int64_t budget, int64_t waited, int slept) {
     fab_spin_learn(&s->spin, budget, waited, slept);
     fab_count(s->words, FAB_COUNT_WAITED_NS, (uint64_t)waited);
+    fab_peer_waits_since(s, 0);
 }
 
 /* Wait until there may be something to do: spin a little, then sleep. Returns as fab_peer_park, and
@@ -165,6 +172,7 @@ static inline int fab_peer_wait(struct fab_peer *s, uint32_t reasons, int extra,
     if (fab_peer_has_reason(s, reasons))
         return 1;
     int64_t start = fab_now();
+    fab_peer_waits_since(s, start);
     int64_t budget = fab_peer_awake(s) > s->cores ? 0 : fab_spin_budget(&s->spin);
     if (budget > s->spin.limit_ns)
         fab_peer_part_company(s);

@@ -203,3 +203,11 @@ class Waiter(Agent):
 
     async def on_message(self, body):
         await asyncio.Event().wait()
+
+
+class Dreamer(Agent):
+    """Waits as long as it is told, and lets others work meanwhile."""
+
+    async def on_message(self, body):
+        await asyncio.sleep(body)
+        return body

@@ -96,6 +96,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.pool_runner",),
     (
         "fabric.workers.handler_clock",
+        "fabric.workers.idle_selector",
         "fabric.workers.keeper",
         "fabric.workers.ledger",
         "fabric.workers.outbox",

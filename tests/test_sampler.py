@@ -16,7 +16,7 @@ from fabric.sampler import Sampler
 from fabric.samples import Sample
 from fabric.statistics import ClassStatistics
 from fabric.usage import UsageReader
-from tests.agents import Echo
+from tests.agents import Dreamer, Echo
 
 PATIENCE = 30
 
@@ -103,6 +103,25 @@ def test_a_slot_that_gets_a_worker_again_brings_nothing_of_before_into_the_inter
         assert sample.worker_histogram(2, "lane_time").count == 0
 
 
+def test_who_waits_is_not_busy_however_long_it_has_waited_already(base):
+    def at(seconds, waited, since):
+        worker = dataclasses.replace(base.workers[0], waited_seconds=waited, waiting_since=since)
+        return dataclasses.replace(base, seconds=seconds, workers=(worker,))
+
+    idle = _samples(at(10.0, 3.0, 9.5), at(10.25, 3.0, 9.5), at(10.5, 3.9, 10.4))
+    assert [sample.busy(1) for sample in idle[1:]] == [pytest.approx(0, abs=1e-9), pytest.approx(0, abs=1e-9)]
+    half = _samples(at(10.0, 3.0, 0), at(11.0, 3.2, 10.7))
+    assert half[1].busy(1) == pytest.approx(0.5)
+
+
+def test_a_worker_whose_coroutines_wait_is_not_busy():
+    with Fabric(workers=1) as fab:
+        waiter = fab.spawn_batch(Dreamer, 1)[0]
+        fab.sampler.sample()
+        waiter.ask(0.4, timeout=PATIENCE)
+        assert fab.sampler.sample().busy(1) < 0.8
+
+
 def test_it_samples_on_its_own_timer_and_keeps_so_many(base):
     came = threading.Semaphore(0)
 
@@ -150,21 +169,23 @@ def test_the_thread_ends_with_a_sampler_that_nobody_holds(base):
 def test_an_alert_is_told_once_until_it_ends_and_comes_again(base):
     statistics = iter(
         _at(base, second, times=times)
-        for second, times in enumerate([[0.5], [0.5, 0.6], [0.5, 0.6, 0.001], [0.5, 0.6, 0.001, 0.7]])
+        for second, times in enumerate(
+            [[0.9], [0.9, 0.5], [0.9, 0.5, 0.6], [0.9, 0.5, 0.6, 0.001], [0.9, 0.5, 0.6, 0.7]]
+        )
     )
     told = []
     sampler = Sampler(lambda: next(statistics), 30)
     sampler.when(slow(0.1), told.append, start=False)
     counts = []
-    for _ in range(4):
+    for _ in range(5):
         sampler.sample()
         counts.append(len(told))
-    assert counts == [1, 1, 1, 2]
+    assert counts == [0, 1, 1, 1, 2], "of the first sample there is no interval"
     assert told[0].text.startswith("99.0% of round trip is 0.499 s")
 
 
 def test_a_callback_may_ask_for_a_sample_and_may_raise(base, caplog):
-    times = iter([_at(base, 1, times=[0.5]), _at(base, 2, times=[0.5, 0.7])])
+    times = iter(_at(base, second, times=[0.5] * second) for second in range(3))
     sampler = Sampler(lambda: next(times), 30)
     seen = []
 
@@ -173,6 +194,7 @@ def test_a_callback_may_ask_for_a_sample_and_may_raise(base, caplog):
         raise ValueError("a mistake in the callback")
 
     sampler.when(slow(0.1), callback, start=False)
+    sampler.sample()
     sampler.sample()
     assert len(seen) == 1
     assert "a callback of the sampler raised" in caplog.text

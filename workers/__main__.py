@@ -22,7 +22,17 @@ from fabric.admission import available_bytes
 from fabric.agent import register_messenger
 from fabric.channel import LoneSender, Receiver, Sender
 from fabric.codec import Codec, decode_order
-from fabric.counters import CLOSING, DECODE_NS, ERRORS, FIRST_TOKEN, PID, STARTS, WAITED_BEFORE_NS, WAITED_NS
+from fabric.counters import (
+    CLOSING,
+    DECODE_NS,
+    ERRORS,
+    FIRST_TOKEN,
+    PID,
+    STARTS,
+    WAITED_BEFORE_NS,
+    WAITED_NS,
+    WAITING_SINCE_NS,
+)
 from fabric.lending import ARENA
 from fabric.lifeline import Lifeline
 from fabric.messages import COORDINATOR, HURRY_SIGNAL, STACK_SIGNAL
@@ -35,6 +45,7 @@ from fabric.workers.early import reply_early
 from fabric.workers.forkserver import ForkServer, ignore_interrupts
 from fabric.workers.handler_clock import HandlerClock
 from fabric.workers.host import Host
+from fabric.workers.idle_selector import IdleSelector
 from fabric.workers.journal import Journal
 from fabric.workers.keeper import Keeper
 from fabric.workers.logs import connect
@@ -119,6 +130,8 @@ def worker_main(boot: Any, slot: int, orders: list[bytes], descriptors: list[int
     counters[FIRST_TOKEN] = first_token
     counters[STARTS] += 1
     counters[WAITED_BEFORE_NS] = counters[WAITED_NS]
+    counters[WAITING_SINCE_NS] = 0
+    host.new_selector = functools.partial(IdleSelector, counters)
     host.errors = counters[ERRORS]
     host.handler_clock = HandlerClock(peer.handled, segment.class_errors(), segment.classes(), counters)
     receiver.watch = Stopwatch(functools.partial(add, counters, DECODE_NS))

@@ -76,6 +76,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         self.finished: list[Ticket] = []  # of coroutines; the loop commits them when their replies are out
         self.wake: Callable[[], None] | None = None  # ends the loop's sleep among coroutines
         self.errors = 0
+        self.new_selector: Callable[[], Any] | None = None  # what the event loop waits with
         self.handler_clock = HandlerClock()
         self.barred: dict[int, FabricError] = {}  # agents that are not to be made: that has killed workers
         self.keeper: Keeper | None = None  # of snapshots; there is none without a segment
@@ -328,7 +329,8 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         if self._event_loop is None:
             import asyncio  # 16 ms, and most workers never need it
 
-            self._event_loop = asyncio.new_event_loop()
+            selector = None if self.new_selector is None else self.new_selector()
+            self._event_loop = asyncio.SelectorEventLoop(selector)
         return self._event_loop
 
     def ref_to(self, address: int) -> AgentRef:
