@@ -100,7 +100,7 @@ def test_nonsense_is_hung_up_on_and_others_are_answered(shown, sent):
 
 
 def test_a_request_that_does_not_come_is_not_waited_for_for_ever(shown, monkeypatch):
-    monkeypatch.setattr(server, "_PATIENCE", 0.05)
+    monkeypatch.setattr(server, "_HASTE", 0.05)
     with socket.create_connection(("127.0.0.1", shown.port), timeout=PATIENCE) as client:
         client.sendall(b"GET / HTTP/1.1\r\n")
         assert client.recv(1000) == b""

@@ -22,7 +22,8 @@ from fabric.integrations.dashboard.page import page
 from fabric.integrations.dashboard.requests import HEAD_BYTES, Request, read_request, response, response_head
 
 _MOST_CONNECTIONS = 64
-_PATIENCE = 10.0  # seconds for a request to come, and for a response to be read
+_HASTE = 2.0  # seconds for a request to come: a connection that says nothing is not to keep others out
+_PATIENCE = 10.0  # seconds for a response to be read
 _GOODBYE = 0.5  # seconds for viewers to hear that this was all
 _TEXT, _HTML, _JSON, _EVENTS = "text/plain", "text/html; charset=utf-8", "application/json", "text/event-stream"
 _dashboards: "weakref.WeakSet[Dashboard]" = weakref.WeakSet()
@@ -120,7 +121,7 @@ class Dashboard:
                 await writer.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_HASTE):
             request = await read_request(reader)
         refusal = request.refusal(self._token)
         if refusal is not None:
