@@ -43,6 +43,9 @@ _VARIES = 0xFFFFFFFF
 _CHUNK = 64  # bodies cut out of a run by one call of a prepared Struct: 19 ns each against 50 singly
 _CUTTERS_KEPT = 64
 _BODIES = frozenset({MESSAGE, STREAM, REPLY})
+_LARGEST_COPY = (
+    8 << 20
+)  # bytes: of larger ones fresh pages are the lesser part, and the heap would be kept at twice that
 _LARGE_RUN = 256 << 10  # bytes: from there on copies are worth a heap that is kept
 _LOOKED_AT = frozenset({Undecodable, Chunk})  # bodies that cannot be handed to an agent as they are
 
@@ -337,7 +340,7 @@ class Receiver:
         """Keep the heap that copies come and go in, once large ones do. What a spawn takes is better given back."""
         if received.bytes >= _LARGE_RUN or received.encoding & LENT:
             self._heap_kept = True
-            keep_heap()
+            keep_heap(_LARGEST_COPY)
 
     def _decode_all(self, received: Received) -> None:
         lane, encoding = received.lane, received.encoding

@@ -46,7 +46,6 @@ _FOR_EVER = 2**62
 # What precedes a body: its size, kind, encoding, flags, target, sender, correlation id, and two that C fills in.
 RECORD = struct.Struct("=IHBB5Q")
 _FACTS = struct.Struct(f"{lib.FAB_COLUMN_FACTS}Q")
-_LARGEST_KEPT = 31 << 20  # glibc learns no more than 32 MiB
 _RUN_BYTES = 1 << 20  # a run of records is copied out in one piece: keep that piece in the cache
 
 _LAYOUT_PROBLEMS = {
@@ -56,9 +55,11 @@ _LAYOUT_PROBLEMS = {
 }
 
 
-def keep_heap() -> None:
-    """Have malloc keep what is freed, up to twice 31 MiB, in place of asking the kernel again: see fab_heap_keep."""
-    lib.fab_heap_keep(_LARGEST_KEPT)
+def keep_heap(largest: int) -> None:
+    """Have malloc serve blocks of up to so many bytes (glibc: 32 MiB at most) from its heap, and keep twice that of
+    what is freed, in place of asking the kernel for fresh pages: see fab_heap_keep.
+    """
+    lib.fab_heap_keep(largest)
 
 
 def _check(rc: int) -> int:

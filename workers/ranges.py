@@ -14,6 +14,7 @@ from fabric.records import Array, RowType, checked_call, open_rows, pack, pack_r
 from fabric.ring import keep_heap
 from fabric.workers.outbox import Outbox
 
+_LARGEST_TEMPORARY = 31 << 20
 _CHUNK_BYTES = 64 * 1024  # a quarter of a lane between workers as it is by default
 
 
@@ -41,7 +42,9 @@ class RangeReceiver:
         self._reply = None if agent.reply_dtype is None else RowType(agent.reply_dtype, f"{self._name}.reply_dtype")
         self.agent = agent
         agent._ranges = where
-        keep_heap()  # for temporaries: fresh pages are a quarter of what a step of scripts/examples/epidemic.py takes
+        keep_heap(
+            _LARGEST_TEMPORARY
+        )  # for temporaries: fresh pages are a quarter of what a step of scripts/examples/epidemic.py takes
 
     def open(self, chunk: Chunk) -> _Opened:
         """Return views of a chunk. EncodingError: it is not for these agents."""
