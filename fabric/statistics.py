@@ -262,36 +262,39 @@ def _at(traffic: Sequence[Traffic], slot: int) -> Traffic:
     return traffic[slot] if slot < len(traffic) else _NO_TRAFFIC
 
 
-def _process(slot: int, counters: memoryview, traffic: Traffic, measures: Measures) -> dict[str, Any]:
-    """What is counted by all processes alike. They are its own words, each written by it alone."""
-    return {
-        "slot": slot,
-        "pid": counters[count.PID],
-        "received": counters[count.RECEIVED],
-        "batches": counters[count.BATCHES],
-        "bytes_in": counters[count.BYTES_IN],
-        "waited_seconds": counters[count.WAITED_NS] / 1e9,
-        "waiting_since": counters[count.WAITING_SINCE_NS] / 1e9,
-        "parks": counters[count.PARKS],
-        "wake_ups": counters[count.WAKE_UPS],
-        "spins_won": counters[count.SPINS_WON],
-        "alarms": counters[count.ALARMS],
-        "dropped_bytes": counters[count.DROPPED_BYTES],
-        "messages_sent": traffic.messages,
-        "asks_sent": traffic.asks,
-        "replies_sent": traffic.replies,
-        "bytes_out": traffic.bytes,
-        "messages": counters[count.MESSAGES],
-        "replies": counters[count.REPLIES],
-        "reply_errors": counters[count.REPLY_ERRORS],
-        "encode_seconds": counters[count.ENCODE_NS] / 1e9,
-        "decode_seconds": counters[count.DECODE_NS] / 1e9,
-        "arena_bytes": counters[count.ARENA_BYTES],
-        "arena_loans": counters[count.ARENA_LOANS],
-        "lane_time": measures.lane_time,
-        "batch_sizes": measures.batch_sizes,
-        "round_trip": measures.round_trip,
-    }
+def _process(slot: int, pid: int, counters: memoryview, traffic: Traffic, measures: Measures) -> tuple[Any, ...]:
+    """What is counted by all processes alike, in the order of ProcessStatistics: by name it takes twice as long.
+
+    They are its own words, each written by it alone.
+    """
+    return (
+        slot,
+        pid,
+        counters[count.RECEIVED],
+        counters[count.BATCHES],
+        counters[count.BYTES_IN],
+        counters[count.WAITED_NS] / 1e9,
+        counters[count.WAITING_SINCE_NS] / 1e9,
+        counters[count.PARKS],
+        counters[count.WAKE_UPS],
+        counters[count.SPINS_WON],
+        counters[count.ALARMS],
+        counters[count.DROPPED_BYTES],
+        traffic.messages,
+        traffic.asks,
+        traffic.replies,
+        traffic.bytes,
+        counters[count.MESSAGES],
+        counters[count.REPLIES],
+        counters[count.REPLY_ERRORS],
+        counters[count.ENCODE_NS] / 1e9,
+        counters[count.DECODE_NS] / 1e9,
+        counters[count.ARENA_BYTES],
+        counters[count.ARENA_LOANS],
+        measures.lane_time,
+        measures.batch_sizes,
+        measures.round_trip,
+    )
 
 
 def _worker(
@@ -299,10 +302,9 @@ def _worker(
 ) -> WorkerStatistics:
     pid = known.pids(slot)
     lane_bytes, capacity, sent = known.lane(slot)
-    facts = _process(slot, counters, traffic, measures)
-    facts["pid"] = pid or facts["pid"]
-    return WorkerStatistics(
-        **facts,
+    make: Callable[..., WorkerStatistics] = WorkerStatistics
+    return make(
+        *_process(slot, pid or counters[count.PID], counters, traffic, measures),
         alive=pid != 0,
         agents=known.agents(slot),
         errors=counters[count.ERRORS],
@@ -325,8 +327,9 @@ def _worker(
 
 
 def _coordinator(pid: int, counters: memoryview, traffic: Traffic, measures: Measures) -> CoordinatorStatistics:
-    return CoordinatorStatistics(
-        **{**_process(0, counters, traffic, measures), "pid": pid},
+    make: Callable[..., CoordinatorStatistics] = CoordinatorStatistics
+    return make(
+        *_process(0, pid, counters, traffic, measures),
         timeouts=counters[count.TIMEOUTS],
         backpressure_waits=counters[count.BACKPRESSURE_WAITS],
         backpressure_seconds=counters[count.BACKPRESSURE_NS] / 1e9,
