@@ -37,6 +37,32 @@ def slow(seconds: float, share: float = 0.99, of: str = "round_trip") -> Conditi
 
 def stalled(samples: int = 2) -> Condition:
     """Find workers with something in their lane that handled nothing in the last so many intervals."""
+
+    def stands(seen: Sequence[WorkerStatistics]) -> Alert | None:
+        worker = seen[-1]
+        if not all(one.lane_bytes > 0 for one in seen) or len({one.received for one in seen}) > 1 or _handles(seen):
+            return None
+        text = f"worker {worker.slot} (pid {worker.pid}) has handled nothing of {worker.lane_bytes:,} bytes"
+        return Alert(f"stalled {worker.slot}", text, worker.slot)
+
+    return _of_each_worker(samples, stands)
+
+
+def growing(samples: int = 3) -> Condition:
+    """Find workers whose queue has grown in each of the last so many intervals."""
+
+    def grows(seen: Sequence[WorkerStatistics]) -> Alert | None:
+        if not all(before.lane_bytes < after.lane_bytes for before, after in itertools.pairwise(seen)):
+            return None
+        slot, size = seen[-1].slot, seen[-1].lane_bytes
+        text = f"the queue of worker {slot} has grown to {size:,} bytes, {samples} times in a row"
+        return Alert(f"growing {slot}", text, slot)
+
+    return _of_each_worker(samples, grows)
+
+
+def _of_each_worker(samples: int, find: Callable[[Sequence[WorkerStatistics]], Alert | None]) -> Condition:
+    """Look at what each worker was at the last so many samples and the one before; not at those that have fewer."""
     if samples < 1:
         raise ValueError(f"samples={samples} must be 1 or more")
 
@@ -46,11 +72,10 @@ def stalled(samples: int = 2) -> Condition:
             return []
         alerts = []
         for worker in recent[-1].statistics.workers:
-            found = [sample.worker(worker.slot) for sample in recent]
-            seen = [one for one in found if one is not None and one.lane_bytes > 0]
-            if len(seen) == len(recent) and len({one.received for one in seen}) == 1 and not _handles(seen):
-                text = f"worker {worker.slot} (pid {worker.pid}) has handled nothing of {worker.lane_bytes:,} bytes"
-                alerts.append(Alert(f"stalled {worker.slot}", text, worker.slot))
+            seen = [one for sample in recent if (one := sample.worker(worker.slot)) is not None]
+            alert = find(seen) if len(seen) == len(recent) else None
+            if alert is not None:
+                alerts.append(alert)
         return alerts
 
     return look
@@ -59,23 +84,3 @@ def stalled(samples: int = 2) -> Condition:
 def _handles(seen: Sequence[WorkerStatistics]) -> bool:
     """Has it come further with a batch that it received before? That is known while metrics are on."""
     return seen[0].handler_time.count != seen[-1].handler_time.count
-
-
-def growing(samples: int = 3) -> Condition:
-    """Find workers whose queue has grown in each of the last so many intervals."""
-    if samples < 1:
-        raise ValueError(f"samples={samples} must be 1 or more")
-
-    def look(history: Sequence[Sample]) -> list[Alert]:
-        recent = history[-samples - 1 :]
-        if len(recent) <= samples:
-            return []
-        alerts = []
-        for worker in recent[-1].statistics.workers:
-            fill = [found.lane_bytes for sample in recent if (found := sample.worker(worker.slot)) is not None]
-            if len(fill) == len(recent) and all(a < b for a, b in itertools.pairwise(fill)):
-                text = f"the queue of worker {worker.slot} has grown to {fill[-1]:,} bytes, {samples} times in a row"
-                alerts.append(Alert(f"growing {worker.slot}", text, worker.slot))
-        return alerts
-
-    return look

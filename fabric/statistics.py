@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 from fabric import counters as count
 from fabric.histogram import Histogram
+from fabric.lanes import NO_TRAFFIC
 from fabric.meters import Measures
 from fabric.ring import Traffic
-
-_NO_TRAFFIC = Traffic(0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +258,7 @@ def take(source: Source, known: Known) -> Statistics:
 
 
 def _at(traffic: Sequence[Traffic], slot: int) -> Traffic:
-    return traffic[slot] if slot < len(traffic) else _NO_TRAFFIC
+    return traffic[slot] if slot < len(traffic) else NO_TRAFFIC
 
 
 def _process(slot: int, pid: int, counters: memoryview, traffic: Traffic, measures: Measures) -> tuple[Any, ...]:
