@@ -6,9 +6,9 @@
                                 done(): DONE, once the lane is committed behind the record
 
 Not before the commit: whoever succeeds us gets uncommitted records again, and has to find what they name.
+What is small is copied instead, unless nobody is to write there: a view costs two page faults once it is written to.
 Pages are private to this process, not to one of its agents: who receives what lies on a page that is looked at
-already (a broadcast, slices of one loan) gets a mapping of its own, or a copy if it is small, unless nobody is to
-write there.
+already (a broadcast, slices of one loan) gets a mapping of its own, or a copy if it is not large, likewise.
 """
 
 import functools
@@ -24,6 +24,7 @@ from fabric.parcel import READ_ONLY, Entry
 from fabric.private import PAGE_BYTES, Pages, page_faults, pages_apart
 from fabric.segment import Segment
 
+_WORTH_A_VIEW = 128 << 10  # bytes: up to here a copy takes less time than a view that is written to, and no more else
 _WORTH_A_MAPPING = 256 << 10  # bytes: up to here a copy takes less time than mapping and faults
 _MAP_NORESERVE = 0x4000  # as Linux has it; the mmap module names it from 3.13 on
 
@@ -69,9 +70,9 @@ class Views:
     def _look(self, owner: int, entry: Entry, end: int, serial: int) -> memoryview:
         """Return a view of what we hold, or a copy where its pages are others' too."""
         assert self._pages is not None
-        at = self._starts[owner] + entry.offset
+        at, read_only = self._starts[owner] + entry.offset, bool(entry.flags & READ_ONLY)
         pages = at // PAGE_BYTES, (at + entry.bytes - 1) // PAGE_BYTES
-        if self._looks.add(*pages, bool(entry.flags & READ_ONLY)):
+        if (read_only or entry.bytes >= _WORTH_A_VIEW) and self._looks.add(*pages, read_only):
             gone = functools.partial(self._gone, (owner, entry.loan, end, serial), pages, page_faults())
             return memoryview(self._pages.view(at, entry.bytes, gone))
         if entry.bytes >= _WORTH_A_MAPPING:

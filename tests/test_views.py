@@ -20,6 +20,12 @@ from tests.ends import ARENA_BYTES, PAGE, ends
 SIZE = 2 * PAGE + 100
 
 
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch):
+    """Views of a few pages; otherwise those are copied."""
+    monkeypatch.setattr("fabric.views._WORTH_A_VIEW", 0)
+
+
 @pytest.fixture
 def three():
     with ends(3) as made:
@@ -90,6 +96,23 @@ def test_a_block_that_is_used_again_shows_what_was_written_then(three):
         del array
         assert sender.lent == (0, 0)
     assert len(places) == 1, "it is the same block"
+
+
+def test_a_small_one_is_the_receivers_own_and_goes_back_with_its_record(three, monkeypatch):
+    monkeypatch.setattr("fabric.views._WORTH_A_VIEW", SIZE + 1)
+    sender, receiver, _ = three
+    source = np.frombuffer(sender.arena.hold(sender.arena.reserve(SIZE)), "u1")
+    source[:] = 1
+    sender.send(1, source, source)
+    received = receiver.receive()
+    assert sender.lent == (2, 1), "not before its record is committed"
+    first, second = received.bodies
+    first[:] = 2
+    assert (second == 1).all()
+    assert (source == 1).all()
+    receiver.commit(received)
+    assert sender.lent == (0, 1), "though the arrays are still looked at"
+    assert (first == 2).all()
 
 
 def test_read_only_arrays_arrive_so_and_share_their_pages(three):
