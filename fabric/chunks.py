@@ -82,7 +82,10 @@ class Chunker:
         return StreamChunk(b"", self._index, False, self._total, self._so_far, self._stream, True)
 
     def _chunk(self, piece: Any, last: bool) -> StreamChunk:
-        self._so_far += len(piece) if isinstance(piece, (bytes, memoryview)) else getattr(piece, "nbytes", 0)
+        if type(piece) is bytes or isinstance(piece, (bytes, memoryview)):
+            self._so_far += len(piece)
+        else:
+            self._so_far += getattr(piece, "nbytes", 0)
         self._index += 1
         self.over = last
         return StreamChunk(piece, self._index - 1, last, self._total, self._so_far, self._stream)
@@ -136,6 +139,8 @@ def _pieces(source: Any, most: int) -> Iterator[Any]:
 
 def _flat(item: Any) -> Any:
     """Return a bytes-like item as bytes, or as a view of its bytes; anything else as it is."""
+    if type(item) is bytes:
+        return item
     if isinstance(item, (bytearray, memoryview)):
         view = memoryview(item)
         return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()

@@ -311,7 +311,8 @@ def send_stream(switchboard: Switchboard, ref: AgentRef, chunker: Chunker, windo
 
     try:
         for chunk in chunker:
-            wait_until(window - 1)
+            if len(entry.owed) >= window or entry.error is not None:
+                wait_until(window - 1)
             index = chunk.index & INDEX_MASK
             try:
                 encoding, data = codec.encode(chunk, ref._json)
