@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from fabric.agent import AgentRef
 from fabric.arena import Arena
 from fabric.channel import Sender, make_batch
-from fabric.codec import Codec, Encoded, encode_order, joined
+from fabric.codec import Codec
 from fabric.counters import BACKPRESSURE_NS, BACKPRESSURE_WAITS, REFUSALS, TIMEOUTS
+from fabric.encoded import Encoded, joined
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
 from fabric.lending import ARENA
 from fabric.messages import (
@@ -38,6 +39,7 @@ from fabric.messages import (
     SMALL,
     show,
 )
+from fabric.orders import encode_order
 from fabric.parcel import Data, Parcel, lend_all
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies

@@ -21,8 +21,11 @@ from fabric import (
     PoisonMessageError,
     WorkerLostError,
 )
-from fabric.codec import Codec, Undecodable, decode_order, describe, encode_order, joined, refusal, revive
+from fabric.codec import Codec
+from fabric.encoded import joined
 from fabric.messages import ERROR, JSON, MIXED, NDARRAY, NONE, PICKLE, RAW, ErrorInfo
+from fabric.orders import decode_order, encode_order
+from fabric.remote_errors import Undecodable, describe, refusal, revive
 
 FAST = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 CODEC, JSON_CODEC = Codec(), Codec("json", allow_pickle=False)
