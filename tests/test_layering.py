@@ -86,6 +86,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.log_pipe",
         "fabric.workers.logs",
         "fabric.payloads",
+        "fabric.same",
         "fabric.inline_arena",
     ),
     (
@@ -129,7 +130,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.mending",
         "fabric.waits",
     ),
-    ("fabric.monitor",),
+    ("fabric.monitor", "fabric.lane_ends"),
     ("fabric.workers.later",),
     ("fabric.workers.streaming", "fabric.workers.streams", "fabric.switchboard"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.streams"),
