@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from fabric.codec import dump_pickle
+from fabric.pickling import dump_pickle
 
 _KEPT = 128
 

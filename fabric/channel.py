@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fabric.chunk import Chunk
-from fabric.codec import Codec, Encoded, Undecodable, decode_order
+from fabric.codec import Codec
+from fabric.encoded import Encoded
 from fabric.errors import EncodingError, FabricError
 from fabric.messages import (
     COORDINATOR,
@@ -32,7 +33,9 @@ from fabric.messages import (
     STREAM,
     TO_AGENTS,
 )
+from fabric.orders import decode_order
 from fabric.parcel import Data, Parcel, unpack
+from fabric.remote_errors import Undecodable
 from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer, keep_heap
 from fabric.segment import Segment
 from fabric.stopwatch import Stopwatch

@@ -1,33 +1,20 @@
 """Turn bodies into bytes and back: raw bytes as they are, arrays as header and data, the rest by pickle or JSON.
 
 One codec a process; it holds what the fabric allows. With an arena, large bodies and the large buffers in
-them are written there, once, and a Parcel stands for their bytes (fabric.large). What names `__main__` (or cannot be
-pickled by reference) goes by cloudpickle, by value, since workers do not import the user's `__main__`.
+them are written there, once, and a Parcel stands for their bytes (fabric.large).
 Nothing is unpickled where pickles are not allowed, and RAW, JSON and NDARRAY never are.
 """
 
 import inspect
-import itertools
-import json
 import pickle
 import struct
-import traceback as tracebacks
-from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from fabric.arrays import array_head, array_of, description, is_fortran, load_array, ndarray_type
 from fabric.chunk import Chunk, Packed
-from fabric.errors import (
-    AgentError,
-    AgentNotFoundError,
-    BackpressureError,
-    EncodingError,
-    FabricError,
-    MessageTooLargeError,
-    PoisonMessageError,
-    WorkerLostError,
-)
+from fabric.encoded import Encoded, joined, joined_below
+from fabric.errors import BackpressureError, EncodingError
 from fabric.messages import (
     CHUNK,
     ERROR,
@@ -42,28 +29,15 @@ from fabric.messages import (
     RECORDS,
     ErrorInfo,
     StreamChunk,
-    show,
 )
+from fabric.orders import decode_order
 from fabric.parcel import Data, Entry, Parcel, lend_all, unpack
+from fabric.pickling import CRASHES, Buffers, dump_pickle, pickle_many
+from fabric.remote_errors import Undecodable, dump_error, load_error, refusal
 
-_STACK_GLOBAL = 0x93  # the pickle opcode without which a pickle names no class or function
-_MOST_BYTES = 2**32 - 1  # that a size in a batch can say
 _NEVER = 2**63
 _CHUNK_HEAD = struct.Struct("<QqQQBBBB4x")  # index, total or -1, so far, stream, last, aborted, encoding, is it a part
 _OWN_ENCODINGS: set[type[Any]] = {bytes, type(None), ErrorInfo, Packed, StreamChunk}
-_CRASHES = (Exception, SystemExit)  # what a user's code may end with; Ctrl-C is not its doing, and goes through
-_CAUSE_LIMIT = 65_536  # bytes of what caused an error: it must never be why the error itself is too large to be sent
-_TEXT_LIMIT = 16_384  # of an error's message or traceback on its way
-
-
-class Encoded(NamedTuple):
-    """Bodies of a batch. `sizes` is one number when all are of one size; `encodings` None when all agree."""
-
-    encoding: int
-    encodings: bytes | None
-    sizes: "array[int] | int"
-    blob: bytes
-    parcels: dict[int, Parcel] | None = None  # those of the bodies that are lent, by index
 
 
 class Large(Protocol):
@@ -92,7 +66,7 @@ class Codec:
             JSON: _load_json,
             NDARRAY: load_array,
             NONE: _load_none,
-            ERROR: _load_error,
+            ERROR: load_error,
             RECORDS: Chunk,
         }
         if self._json:
@@ -139,7 +113,7 @@ class Codec:
             return encoding, data
         return self._large.whole(encoding, data)
 
-    def encode_inline(self, body: Any, json: bool | None = None, out: "Buffers | None" = None) -> tuple[int, bytes]:
+    def encode_inline(self, body: Any, json: bool | None = None, out: Buffers | None = None) -> tuple[int, bytes]:
         """Return (encoding, bytes) of one body, but for the large buffers in a pickle that `out` takes.
 
         Raises:
@@ -153,7 +127,7 @@ class Codec:
         if kind is ndarray_type() and (described := description(body.dtype)) is not None:
             return NDARRAY, array_head(body, described) + body.tobytes(order="F" if is_fortran(body) else "C")
         if kind is ErrorInfo:
-            return ERROR, _dump_error(body)
+            return ERROR, dump_error(body)
         if kind is Packed:
             return RECORDS, body.data
         if self._json if json is None else json:
@@ -184,7 +158,7 @@ class Codec:
             return Encoded(NONE, None, 0, b"")
         as_json = self._json if json is None else json
         if (as_json or self.allow_pickle) and kinds.isdisjoint(_not_pickled()):
-            large, many = self._large, _dump_json_many if as_json else _pickle_many
+            large, many = self._large, _dump_json_many if as_json else pickle_many
             dumped = many(bodies, self._lend_from) if large is None or not large.expected else None
             if dumped is not None:
                 return dumped
@@ -258,7 +232,7 @@ class Codec:
             return decoder(data)
         except EncodingError:
             raise
-        except _CRASHES as error:  # whatever the bytes, or a class's own code, do
+        except CRASHES as error:  # whatever the bytes, or a class's own code, do
             raise EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}") from error
 
     def decode_many(self, encoding: int, parts: Sequence[bytes]) -> list[Any]:
@@ -271,7 +245,7 @@ class Codec:
                 decoded = list(map(decoder, parts))
                 if len(decoded) == len(parts):  # a StopIteration of a class's own code ends the map without a word
                     return decoded
-            except _CRASHES:  # find out which, below
+            except CRASHES:  # find out which, below
                 pass
         return [self.decode_or_mark(encoding, part) for part in parts]
 
@@ -287,7 +261,7 @@ class Codec:
             return self._assembled(encoding, rest, parts)
         except EncodingError as error:
             return Undecodable(error.with_traceback(None))  # whose frames would keep the parts
-        except _CRASHES as error:
+        except CRASHES as error:
             refused = EncodingError(f"a body cannot be decoded: {type(error).__name__}: {error}")
             refused.__cause__ = error.with_traceback(None)
             return Undecodable(refused)
@@ -312,15 +286,6 @@ class Codec:
             return Undecodable(error)
 
 
-class Undecodable:
-    """Stands for a body that could not be decoded, or is not to be handled, so that the rest can go on."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: FabricError) -> None:
-        self.error = error
-
-
 CHUNK_OVERHEAD = _CHUNK_HEAD.size  # bytes that a chunk takes beside its data
 
 
@@ -329,124 +294,6 @@ def stream_hint(reply: Any) -> str:
     if inspect.isgenerator(reply) or inspect.isasyncgen(reply):
         return "; what a generator yields is had by ask_stream(body)"
     return ""
-
-
-def refusal(error: FabricError, cause: BaseException | None = None) -> ErrorInfo:
-    """Describe an error of the fabric's own, which is rebuilt at the other end without any pickle.
-
-    But for what caused it (by default its `__cause__`): that goes with an EncodingError, for who takes pickles.
-    """
-    what = next((name for name, kind in _OURS.items() if type(error) is kind), "encoding")
-    arguments = _ARGUMENTS[what](error) if what in _ARGUMENTS else [str(error)]
-    cause = cause or error.__cause__
-    data = _dump_exception(cause) if what == "encoding" and cause is not None else None
-    return ErrorInfo(what, _dump_line(arguments).decode(), "", 0, data if len(data or b"") <= _CAUSE_LIMIT else None)
-
-
-# Errors of the fabric that travel as the arguments of their constructors, by the name they travel under.
-_OURS: dict[str, type[FabricError]] = {
-    "not_found": AgentNotFoundError,
-    "encoding": EncodingError,
-    "too_large": MessageTooLargeError,
-    "poison": PoisonMessageError,
-    "lost": WorkerLostError,
-}
-_ARGUMENTS: dict[str, Callable[[Any], list[Any]]] = {
-    "too_large": lambda error: [error.size, error.limit, "reply"],
-    "poison": lambda error: [error.message, error.attempts],
-    "lost": lambda error: [error.worker, error.pid, error.exitcode, error.message],
-}
-
-
-def describe(error: BaseException, what: str = "agent", agent: int = 0, frames_to_skip: int = 1) -> ErrorInfo:
-    """Make of an exception what can travel. One that cannot be pickled travels as text alone."""
-    frame = error.__traceback__
-    for _ in range(frames_to_skip):
-        frame = frame.tb_next if frame is not None and frame.tb_next is not None else frame
-    try:
-        lines = tracebacks.format_exception(type(error), error, frame)
-        message = f"{type(error).__name__}: {error}"
-    except _CRASHES as problem:  # an exception whose __str__ raises
-        lines, message = [], f"{type(error).__name__} (its text cannot be shown: {type(problem).__name__})"
-    return ErrorInfo(what, _clipped(message), _clipped("".join(lines)), agent, _dump_exception(error))
-
-
-def _dump_exception(error: BaseException) -> bytes | None:
-    """Pickle an exception; None where that cannot be done, or not be undone."""
-    try:
-        data = dump_pickle(error)
-        pickle.loads(data)  # an exception whose constructor wants more than its args fails only here
-    except _CRASHES:
-        return None
-    return data
-
-
-def _clipped(text: str) -> str:
-    """Return a text, or its beginning and its end when it is too long to travel."""
-    if len(text) <= _TEXT_LIMIT:
-        return text
-    half = _TEXT_LIMIT // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
-
-
-def revive(info: ErrorInfo, allow_pickle: bool = True) -> FabricError:
-    """Make of a described error what the one who asked gets raised."""
-    if info.what in _OURS:
-        try:
-            error: FabricError = _OURS[info.what](*json.loads(info.message))
-        except Exception as problem:  # no worker of ours writes such arguments
-            return EncodingError(f"an error ({info.what}) arrived that cannot be read: {type(problem).__name__}")
-    else:
-        error = AgentError(f"{show(info.agent)} raised {info.message}", info.traceback, show(info.agent))
-    if info.exception is not None and allow_pickle:
-        try:
-            error.__cause__ = pickle.loads(info.exception)
-        except _CRASHES as problem:  # its class cannot be had here: the text has to do
-            error.add_note(f"(the original exception cannot be rebuilt here: {type(problem).__name__}: {problem})")
-    return error
-
-
-class Buffers(Protocol):
-    """Takes buffers out of a pickle: what pickle calls a buffer_callback."""
-
-    def __call__(self, buffer: pickle.PickleBuffer, /) -> bool: ...
-    def clear(self) -> None: ...
-
-
-def dump_pickle(body: Any, out: Buffers | None = None) -> bytes:
-    """Pickle; by value what lives in `__main__` or has no importable name. `out` may take large buffers.
-
-    Raises:
-        EncodingError: neither pickle nor cloudpickle can do it.
-    """
-    try:
-        data = pickle.dumps(body, 5, buffer_callback=out)
-        if _STACK_GLOBAL not in data or b"__main__" not in data:
-            return data
-    except _CRASHES:  # a lambda, a local class, or what cannot be pickled at all: cloudpickle knows
-        pass
-    import cloudpickle  # 20 ms, and most fabrics never need it
-
-    if out is not None:
-        out.clear()
-    try:
-        return bytes(cloudpickle.dumps(body, 5, buffer_callback=out))
-    except _CRASHES as error:
-        raise EncodingError(f"{type(body).__name__} cannot be pickled: {type(error).__name__}: {error}") from error
-
-
-def _pickle_many(bodies: Sequence[Any], below: int) -> Encoded | None:
-    """Pickle a batch in one go. None: some body needs `dump_pickle`, or has so many bytes that it is to be lent."""
-    try:
-        blobs = list(map(pickle.dumps, bodies, itertools.repeat(5)))
-    except _CRASHES:
-        return None
-    if len(blobs) < len(bodies):  # a StopIteration of a class's own code ends the map without a word
-        return None
-    encoded = joined_below(below, PICKLE, blobs)
-    if encoded is None:
-        return None
-    return None if _STACK_GLOBAL in encoded.blob and b"__main__" in encoded.blob else encoded
 
 
 def _dump_json_many(bodies: Sequence[Any], below: int) -> Encoded | None:
@@ -467,66 +314,12 @@ def _not_pickled() -> set[Any]:
     return _OWN_ENCODINGS if ndarray is None else _OWN_ENCODINGS | {ndarray}
 
 
-def joined_below(limit: int, encoding: int, blobs: Sequence[bytes]) -> Encoded | None:
-    """Lay bodies of one encoding behind one another; None when one has `limit` bytes or more."""
-    sizes = list(map(len, blobs))
-    most = max(sizes)
-    if most >= limit:
-        return None
-    return Encoded(encoding, None, most if min(sizes) == most else array("I", sizes), b"".join(blobs))
-
-
-def joined(encoding: int, encodings: bytes | None, blobs: Sequence[bytes]) -> Encoded:
-    """Lay bodies behind one another."""
-    sizes = list(map(len, blobs))
-    if max(sizes) > _MOST_BYTES:
-        raise MessageTooLargeError(max(sizes), _MOST_BYTES)
-    uniform = len(set(sizes)) == 1
-    return Encoded(encoding, encodings, sizes[0] if uniform else array("I", sizes), b"".join(blobs))
-
-
-def encode_order(order: Any) -> bytes:
-    """Encode an order of the coordinator; only a worker reads it, and only from the coordinator's lane."""
-    return dump_pickle(order)
-
-
-def decode_order(data: bytes) -> Any:
-    """Read an order, or mark it as Undecodable."""
-    try:
-        return pickle.loads(data)
-    except Exception as error:
-        return Undecodable(EncodingError(f"an order cannot be read: {type(error).__name__}: {error}"))
-
-
 def _refuse_pickle(data: bytes) -> Any:
     raise EncodingError("a pickle arrived, and this fabric has allow_pickle=False")
 
 
 def _load_none(data: bytes) -> None:
     return None
-
-
-def _dump_error(info: ErrorInfo) -> bytes:
-    """Lay out an error: its texts as JSON, so that no pickle is read to learn them, then the exception."""
-    return _dump_line([*info[:-1]]) + (info.exception or b"")
-
-
-def _dump_line(values: list[Any]) -> bytes:
-    """Say texts and numbers in a line of JSON, by the slow module: orjson dies where it is first imported too late.
-
-    Its import is a SIGSEGV when the table of descriptors is full, which is when there are errors to be told.
-    Lone surrogates, as in names of files, are shown as escapes.
-    """
-    shown = [v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in values]
-    return json.dumps(shown).encode() + b"\n"
-
-
-def _load_error(data: bytes) -> ErrorInfo:
-    head, _, exception = data.partition(b"\n")  # JSON of this kind has no newline but the one at its end
-    what, message, traceback, agent = json.loads(head)
-    if [*map(type, (what, message, traceback, agent))] != [str, str, str, int]:
-        raise EncodingError("an error arrived whose parts are not of the types they should be")
-    return ErrorInfo(what, message, traceback, agent, exception or None)
 
 
 def _dump_json(body: Any) -> bytes:

@@ -24,7 +24,7 @@ from fabric.array_agents import ArrayGroup
 from fabric.array_spawner import ArraySpawner
 from fabric.aside import Aside
 from fabric.channel import Receiver
-from fabric.codec import Codec, Undecodable, describe
+from fabric.codec import Codec
 from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
 from fabric.errors import ClosedError, FabricError, advice
@@ -33,6 +33,7 @@ from fabric.meters import Board, Meters
 from fabric.payloads import open_arena
 from fabric.pending import deadline_of
 from fabric.postmortem import count_messages
+from fabric.remote_errors import Undecodable, describe
 from fabric.replies import Replies
 from fabric.sampler import Sampler
 from fabric.segment import Segment

@@ -30,13 +30,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from fabric.codec import encode_order
 from fabric.config import FabricConfig
 from fabric.errors import ClosedError, FabricError, advice
 from fabric.guarded_log import GuardedLogger
 from fabric.launch import launch
 from fabric.log_pipe import WorkerOutput, coordinator_levels
 from fabric.messages import COORDINATOR, STACK_SIGNAL, Boot
+from fabric.orders import encode_order
 from fabric.segment import Segment
 from fabric.stacks import Stacks
 from fabric.wire import receive_frame, send_frame

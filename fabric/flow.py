@@ -14,8 +14,8 @@ Both go through the lane from the same slot, so that no item of the run before c
 from collections import deque
 from typing import Any
 
-from fabric.codec import Undecodable
 from fabric.messages import DIRECT, FIRST, MOST_WINDOW, NUMBER_MASK, ErrorInfo
+from fabric.remote_errors import Undecodable
 
 Credit = tuple[int, int]  # items taken; runs that have begun
 

@@ -15,8 +15,8 @@ import sys
 from collections import ChainMap
 from typing import Any, ClassVar, NamedTuple
 
-from fabric.codec import dump_pickle
 from fabric.errors import EncodingError
+from fabric.pickling import dump_pickle
 from fabric.reopening import identity_of, reopen
 
 _REMEDY = 'make them with multiprocessing.get_context("forkserver"), whose objects have names that others can open'
@@ -25,7 +25,7 @@ _REMEDY = 'make them with multiprocessing.get_context("forkserver"), whose objec
 def dumps(obj: Any) -> bytes:
     """Pickle constructor arguments for workers, where `pickle.loads` makes them again.
 
-    What is no object of multiprocessing goes as by fabric.codec.dump_pickle. Keep `obj` while it may be loaded.
+    What is no object of multiprocessing goes as by fabric.pickling.dump_pickle. Keep `obj` while it may be loaded.
 
     Raises:
         EncodingError: something cannot be pickled, or is of multiprocessing and only a forked child can have it.

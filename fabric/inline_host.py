@@ -5,12 +5,13 @@ import os
 from typing import Any, Protocol, cast
 
 from fabric import counters as count
-from fabric.codec import Codec, refusal
+from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.errors import EncodingError
 from fabric.inline_lanes import Lanes, Outbox
 from fabric.inline_loop import SteppedLoop, running_loop
 from fabric.parcel import Data
+from fabric.remote_errors import refusal
 from fabric.ring import COUNTERS
 from fabric.workers.host import Host
 

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fabric.codec import Codec, decode_order
+from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.inline_arena import InlineArena
 from fabric.messages import COORDINATOR, LENT, MESSAGE, ORDER, REPLY, REQUEST, TO_AGENTS
+from fabric.orders import decode_order
 from fabric.parcel import Data, Parcel
 from fabric.ring import HEADER_BYTES
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from fabric.codec import Undecodable, revive
 from fabric.errors import FabricError
 from fabric.messages import INDEX_MASK, ErrorInfo
+from fabric.remote_errors import Undecodable, revive
 
 Finish = Callable[[], None]
 

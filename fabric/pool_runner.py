@@ -13,8 +13,8 @@ import pickle
 import types
 from typing import Any, NamedTuple
 
-from fabric.codec import describe
 from fabric.messages import ErrorInfo
+from fabric.remote_errors import describe
 from fabric.task_runner import Outcomes, TaskRunner, run_items
 
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})

@@ -14,11 +14,11 @@ import numpy as np
 
 from fabric.array_agents import ArrayGroup
 from fabric.chunk import Chunk, rows_offset
-from fabric.codec import Undecodable
 from fabric.errors import EncodingError, FabricError
 from fabric.messages import INDEX_MASK, ErrorInfo
 from fabric.pending import Entry, Failed, Replied, deadline_of, error_in
 from fabric.records import Array, Part, RowType, checked_call, open_rows, pack, split
+from fabric.remote_errors import Undecodable
 from fabric.switchboard import Letter, Switchboard
 
 _CHUNK_BYTES = 1 << 20  # 64-byte records: 27, 55, 66, 78 M/s with 128, 256, 512, 1024 KiB (bench/records.py)

@@ -13,7 +13,7 @@ from typing import Any
 
 from fabric.agent import AgentRef
 from fabric.channel import Sender, make_batch
-from fabric.codec import joined
+from fabric.encoded import joined
 from fabric.errors import FabricError
 from fabric.messages import INDEX_MASK, MESSAGE, PICKLE
 from fabric.pace import Pace

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from fabric import inheriting
 from fabric.admission import Budget, admit, available_bytes, estimate
 from fabric.agent import Agent, AgentGroup, Messenger, check_agent_class, prefers_json
-from fabric.codec import encode_order, revive
 from fabric.directory import Directory
 from fabric.errors import EncodingError, FabricError, SpawnError
 from fabric.messages import (
@@ -32,8 +31,10 @@ from fabric.messages import (
     SpawnReport,
     StopOrder,
 )
+from fabric.orders import encode_order
 from fabric.pending import One, error_in
 from fabric.placement import Load, Policy, place
+from fabric.remote_errors import revive
 from fabric.switchboard import Switchboard
 
 _SAMPLE = 1_000  # agents made first of a larger batch, to see how much memory one takes

@@ -21,9 +21,10 @@ from fabric.agent import AgentRef
 from fabric.chunks import Chunker
 from fabric.errors import AgentNotFoundError, BackpressureError, FabricError
 from fabric.flow import Inflow, check_window
+from fabric.lane_ends import Post
 from fabric.messages import CANCEL, CREDIT, DIRECT, INDEX_MASK, MESSAGE, NONE, RAW, STREAM, STREAM_END, ErrorInfo
 from fabric.pending import NO_REPLIES, Entry, Failed, Finish, Replied, deadline_of, error_in
-from fabric.switchboard import Post, Switchboard
+from fabric.switchboard import Switchboard
 
 _TAKEN = struct.Struct("<Q")
 _END = ErrorInfo(STREAM_END, "", "", 0, None)

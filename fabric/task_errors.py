@@ -11,10 +11,10 @@ what the worker tells                              what the future raises
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from typing import Any
 
-from fabric.codec import revive
 from fabric.errors import EncodingError, FabricError, PoisonMessageError, WorkerLostError
 from fabric.messages import ErrorInfo
 from fabric.pending import NO_REPLIES, error_in
+from fabric.remote_errors import revive
 
 
 class BrokenEncodingError(EncodingError, BrokenProcessPool):

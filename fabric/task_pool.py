@@ -21,10 +21,10 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from fabric.callables import FunctionCache
-from fabric.codec import dump_pickle
 from fabric.errors import EncodingError, FabricError, MessageTooLargeError, PoisonMessageError, WorkerLostError
 from fabric.messages import PICKLE
 from fabric.pending import NO_REPLIES, Failed, Finish, Replied, deadline_of
+from fabric.pickling import dump_pickle
 from fabric.seat import Outcome, Seat
 from fabric.steward import Steward
 from fabric.task_crew import TaskCrew

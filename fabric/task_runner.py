@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from fabric.agent import Agent
 from fabric.callables import load_function
-from fabric.codec import describe
+from fabric.remote_errors import describe
 
 _FUNCTIONS_KEPT = 256
 _SMALL = frozenset({int, float, complex, bool, type(None)})

@@ -30,8 +30,9 @@ from fabric.meters import NOTHING_MEASURED, Measures
 from fabric.parcel import Data, Parcel
 from fabric.pending import Promise, settle
 from fabric.ring import COUNTERS, HEADER_BYTES, Traffic
+from fabric.same import Same
 from fabric.spawning import Spawner
-from fabric.switchboard import Letter, Same, Switchboard
+from fabric.switchboard import Letter, Switchboard
 from fabric.tally import Tally
 from fabric.unasked import Unasked
 

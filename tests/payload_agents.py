@@ -17,6 +17,12 @@ def pattern(seed, size):
     return np.random.Generator(np.random.SFC64(seed)).integers(0, 256, size, "u1")
 
 
+def read_only(array):
+    """Return an array that may no longer be written to."""
+    array.flags.writeable = False
+    return array
+
+
 @dataclasses.dataclass
 class Bundle:
     """Arrays in an object of a user's class."""

@@ -9,8 +9,9 @@ import pytest
 
 from fabric import ClosedError, EncodingError, MessageTooLargeError
 from fabric.channel import Receiver, Sender, as_sequence, make_batch
-from fabric.codec import Codec, Undecodable
+from fabric.codec import Codec
 from fabric.messages import DROPPED, MESSAGE, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW
+from fabric.remote_errors import Undecodable
 from fabric.ring import MESSAGES
 from tests.loopback import LANE_BYTES, loopback
 

@@ -23,7 +23,8 @@ import threading
 import pytest
 
 from fabric import AgentError, EncodingError, Fabric, PoisonMessageError, SpawnError, WorkerLostError
-from fabric.codec import Codec, Undecodable
+from fabric.codec import Codec
+from fabric.remote_errors import Undecodable
 from tests.agents import Counter, Echo, FailsToStartAgain
 from tests.crash_agents import (
     Crasher,

@@ -16,9 +16,11 @@ from fabric import (
     FabricError,
     MessageTooLargeError,
 )
-from fabric.codec import Codec, Undecodable, describe, encode_order, revive
+from fabric.codec import Codec
 from fabric.inline_lanes import Batch, Lanes, Outbox, Record
 from fabric.messages import COORDINATOR, MESSAGE, REPLY, REQUEST, PrewarmOrder, SpawnOrder
+from fabric.orders import encode_order
+from fabric.remote_errors import Undecodable, describe, revive
 from fabric.ring import ALIVE, STOPPED
 from fabric.workers.host import Host
 from tests.agents import Counter, Echo, Relay

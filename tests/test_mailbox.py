@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from fabric import Agent, AgentNotFoundError
-from fabric.codec import revive
 from fabric.messages import REPLY, SpawnOrder
+from fabric.remote_errors import revive
 from tests.test_host import ASKED, STRANGER, World
 
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fabric import Fabric
-from fabric.codec import Undecodable
 from fabric.messages import DROPPED, LENT, MESSAGE, NDARRAY, PICKLE, RAW
 from fabric.parcel import unpack
+from fabric.remote_errors import Undecodable
 from fabric.segment import _loans
 from tests.agents import Echo
 from tests.arenas import PATIENCE

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 import pytest
 
 from fabric import AgentError, EncodingError, WorkerLostError
-from fabric.codec import Undecodable, describe
 from fabric.pending import Failed, Many, One, Promise, Single, error_in, settle, wake
+from fabric.remote_errors import Undecodable, describe
 
 LOST = WorkerLostError(1, 77, -9)
 TOKEN = 5 << 20

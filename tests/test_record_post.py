@@ -5,10 +5,10 @@ import pytest
 
 from fabric import EncodingError, WorkerLostError
 from fabric.chunk import Chunk
-from fabric.codec import refusal
 from fabric.pending import Single
 from fabric.record_post import RecordReplies
 from fabric.records import Part, RowType, pack_rows
+from fabric.remote_errors import refusal
 
 ROWS = RowType("i8", "reply_dtype")
 LOST = WorkerLostError(2, 123, 9, "a message")

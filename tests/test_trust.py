@@ -14,7 +14,7 @@ import pytest
 
 from fabric import EncodingError, Fabric, FabricError, SpawnError
 from fabric.channel import Receiver
-from fabric.codec import Codec, Undecodable
+from fabric.codec import Codec
 from fabric.messages import (
     ERROR,
     FAILURE,
@@ -30,6 +30,7 @@ from fabric.messages import (
     REQUEST,
     ErrorInfo,
 )
+from fabric.remote_errors import Undecodable
 from tests.agents import Echo
 from tests.loopback import loopback
 from tests.vandals import Vandal

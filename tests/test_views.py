@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from fabric import EncodingError
-from fabric.codec import Undecodable
 from fabric.messages import LENT, MESSAGE, RAW
 from fabric.parcel import Entry, Parcel, unpack
+from fabric.remote_errors import Undecodable
 from fabric.views import copy_of
 from tests.ends import ARENA_BYTES, PAGE, ends
 

@@ -21,7 +21,7 @@ from typing import Any
 from fabric.admission import available_bytes
 from fabric.agent import register_messenger
 from fabric.channel import LoneSender, Receiver, Sender
-from fabric.codec import Codec, decode_order
+from fabric.codec import Codec
 from fabric.counters import (
     CLOSING,
     DECODE_NS,
@@ -36,6 +36,7 @@ from fabric.counters import (
 from fabric.lending import ARENA
 from fabric.lifeline import Lifeline
 from fabric.messages import COORDINATOR, HURRY_SIGNAL, STACK_SIGNAL
+from fabric.orders import decode_order
 from fabric.payloads import open_arena
 from fabric.segment import Segment
 from fabric.stacks import answer_onlookers

@@ -15,9 +15,10 @@ from typing import Any
 
 from fabric.agent import Agent
 from fabric.chunk import Chunk
-from fabric.codec import Codec, Undecodable, describe, refusal
+from fabric.codec import Codec
 from fabric.errors import EncodingError, FabricError
 from fabric.messages import COORDINATOR, CURSOR_MAKING, ErrorInfo, PrewarmOrder, SpawnOrder, show
+from fabric.remote_errors import Undecodable, describe, refusal
 from fabric.workers.handler_clock import EACH, SLOW_NS, HandlerClock
 from fabric.workers.keeper import Kept
 from fabric.workers.messenger import WorkerMessenger

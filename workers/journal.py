@@ -18,7 +18,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fabric.codec import Codec, joined
+from fabric.codec import Codec
+from fabric.encoded import joined
 from fabric.messages import MIXED, RAW
 from fabric.ring import HEADER_BYTES, RUN, Batch, Columns, Peer
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fabric.agent import AgentRef
-from fabric.codec import Codec, refusal
+from fabric.codec import Codec
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import LENT, ErrorInfo
 from fabric.parcel import Data
+from fabric.remote_errors import refusal
 from fabric.workers.journal import Later
 from fabric.workers.keeper import Keeper
 from fabric.workers.outbox import Outbox

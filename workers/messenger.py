@@ -15,7 +15,7 @@ from fabric.agent import Agent, AgentGroup, AgentRef
 from fabric.arena import Arena
 from fabric.array_agents import ArrayGroup
 from fabric.channel import as_sequence
-from fabric.codec import Codec, Undecodable, describe, refusal, revive, stream_hint
+from fabric.codec import Codec, stream_hint
 from fabric.errors import (
     AgentError,
     AgentNotFoundError,
@@ -35,6 +35,7 @@ from fabric.messages import (
     show,
 )
 from fabric.parcel import Data
+from fabric.remote_errors import Undecodable, describe, refusal, revive
 from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
 from fabric.workers.handler_clock import HandlerClock
 from fabric.workers.keeper import Keeper

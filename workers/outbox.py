@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from fabric.channel import Sender
-from fabric.codec import Encoded
+from fabric.encoded import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, LENT, MESSAGE, MIXED, RAW, REPLY, REQUEST, TO_AGENTS
 from fabric.parcel import Data, Parcel, lend_all

@@ -14,10 +14,11 @@ from array import array
 
 from fabric import counters as count
 from fabric.channel import Received, Sender
-from fabric.codec import Encoded, refusal
+from fabric.encoded import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, RAW, REPLY, SMALL
 from fabric.parcel import Data
+from fabric.remote_errors import refusal
 from fabric.ring import ROOM, Batch, Peer
 from fabric.stopwatch import Stopwatch, add
 from fabric.workers.host import Host

@@ -4,10 +4,10 @@ import contextlib
 import struct
 from typing import Any, Self
 
-from fabric.codec import Undecodable, revive
 from fabric.errors import FabricError
 from fabric.flow import Inflow
 from fabric.messages import CANCEL, CREDIT, INDEX_MASK, NONE, RAW, STREAM_END, ErrorInfo
+from fabric.remote_errors import Undecodable, revive
 
 NO_ITERATING = (
     "a stream in a handler would stop the whole worker while it waits: make on_message an async def and use "

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fabric.channel import Received
-from fabric.codec import Undecodable
 from fabric.errors import WorkerLostError
 from fabric.messages import STREAM, SkipOrder, show
+from fabric.remote_errors import Undecodable
 from fabric.workers.journal import Mark
 from fabric.workers.keeper import Kept
 
