@@ -50,7 +50,7 @@ class World:
         for address in addresses:
             self.put(address, SLOT)
         recipe = encode_order((kind, (), kwargs))
-        return list(addresses), self.host.spawn(SpawnOrder(addresses.tobytes(), recipe, each, once))
+        return list(addresses), self.host.residents.spawn(SpawnOrder(addresses.tobytes(), recipe, each, once))
 
     def one(self, kind, **kwargs):
         (address,), failures = self.spawn(kind, **kwargs)
@@ -168,7 +168,7 @@ def test_the_cursor_says_which_message_is_in_hand(world):
             seen.append((body, self._host.cursor[0]))
 
     looker = Looker()
-    world.host._install(5, looker, SpawnOrder(b"", b"", None))
+    world.host.residents.install(5, looker, SpawnOrder(b"", b"", None))
     world.handle([(5, 0), (5, 1)])
     world.handle([(5, 2)])
 
@@ -236,7 +236,7 @@ def test_an_agent_that_did_not_start_leaves_no_trace(world):
 
 
 def test_a_recipe_that_cannot_be_read_fails_the_whole_order(world):
-    failures = world.host.spawn(SpawnOrder(array("Q", [1, 2]).tobytes(), b"\xff", None))
+    failures = world.host.residents.spawn(SpawnOrder(array("Q", [1, 2]).tobytes(), b"\xff", None))
 
     assert sorted(failures) == [0, 1]
     assert isinstance(revive(failures[0]), EncodingError)
@@ -246,12 +246,12 @@ def test_a_recipe_that_cannot_be_read_fails_the_whole_order(world):
 def test_stop_runs_on_stop_once_and_reports_what_it_raises(world):
     picky, echo = world.one(Picky, refuse="stop"), world.one(Echo)
     for _ in range(2):
-        world.host.stop([picky, 99])
+        world.host.residents.stop([picky, 99])
     [(address, sender, error)] = world.failures()
 
     assert (address, sender, str(error.__cause__)) == (picky, COORDINATOR, "refused in on_stop")
     assert world.host.count == 1
-    world.host.stop_all()
+    world.host.residents.stop_all()
     assert world.host.count == 0
     assert isinstance(revive(world.handle([(echo, 1)])[0]), AgentNotFoundError)
 
@@ -263,9 +263,9 @@ def test_an_agent_with_on_batch_is_stopped_as_any_other(world):
         def on_stop(self):
             stopped.append(self.sizes)
 
-    world.host._install(5, Last(), SpawnOrder(b"", b"", None))
+    world.host.residents.install(5, Last(), SpawnOrder(b"", b"", None))
     world.handle([(5, "a"), (5, "b")])
-    world.host.stop([5])
+    world.host.residents.stop([5])
 
     assert stopped == [[2]]
     assert world.failures() == []
@@ -273,7 +273,7 @@ def test_an_agent_with_on_batch_is_stopped_as_any_other(world):
 
 def test_a_spawn_takes_from_the_store_and_the_store_is_refilled(world):
     recipe = encode_order((Made, (), {}))
-    world.host.prewarm(PrewarmOrder(recipe, 3))
+    world.host.residents.prewarm(PrewarmOrder(recipe, 3))
     made = Made.made
     first = world.one(Made)
     assert (Made.made, world.host.warm.stored) == (made, 2)
@@ -282,7 +282,7 @@ def test_a_spawn_takes_from_the_store_and_the_store_is_refilled(world):
     assert world.handle([(first, "number")]) == [made]
     world.spawn(Made, 5)
     assert Made.made == made + 3
-    world.host.prewarm(PrewarmOrder(recipe, 0))
+    world.host.residents.prewarm(PrewarmOrder(recipe, 0))
     assert not world.host.warm.refill_one()
     assert world.host.warm.stored == 0
 
@@ -290,7 +290,7 @@ def test_a_spawn_takes_from_the_store_and_the_store_is_refilled(world):
 def test_a_store_that_cannot_be_filled_is_given_up(world):
     recipe = encode_order((Made, (), {"fail": True}))
     with pytest.raises(ValueError, match="cannot be made"):
-        world.host.prewarm(PrewarmOrder(recipe, 3))
+        world.host.residents.prewarm(PrewarmOrder(recipe, 3))
 
     assert world.host.warm.stored == 0
     assert not world.host.warm.refill_one()

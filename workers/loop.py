@@ -135,7 +135,7 @@ class Loop:
                 break
             received = self._idle(batch_size)
         self._receiver.commit_now()
-        host.stop_all()
+        host.residents.stop_all()
         self._publisher.publish_failures()
         self._outbox.flush()
         self._note_facts()
@@ -344,9 +344,9 @@ class Loop:
             self._host.barred[order.address] = order.error
             return None
         if isinstance(order, StopOrder):
-            return self._host.stop(array("Q", order.addresses))
+            return self._host.residents.stop(array("Q", order.addresses))
         if isinstance(order, PrewarmOrder):
-            return self._host.prewarm(order)
+            return self._host.residents.prewarm(order)
         self._leaving = True  # SHUTDOWN: when all that lies in the lanes is handled
         return None
 
@@ -369,7 +369,7 @@ class Loop:
         before = resident_bytes()
         gc.disable()  # each object here is to stay: looking for garbage among them takes longer than making them
         try:
-            failures = self._host.spawn(order)
+            failures = self._host.residents.spawn(order)
         finally:
             gc.enable()
             gc.freeze()
