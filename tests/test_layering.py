@@ -127,7 +127,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.waits",
     ),
     ("fabric.monitor",),
-    ("fabric.workers.later",),
+    ("fabric.workers.later", "fabric.workers.requests"),
     ("fabric.workers.streaming", "fabric.workers.streams", "fabric.switchboard"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.streams"),
     ("fabric.workers.residents",),
