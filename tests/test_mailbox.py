@@ -7,7 +7,7 @@ import pytest
 from fabric import Agent, AgentNotFoundError
 from fabric.codec import revive
 from fabric.messages import REPLY, SpawnOrder
-from tests.test_host import ASKED, STRANGER, World
+from tests.hosts import ASKED, STRANGER, World
 
 
 class Gated(Agent):
