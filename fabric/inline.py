@@ -243,7 +243,7 @@ class Turns:
         """Stop the agents of a worker, and forget it."""
         host = self.hosts[slot]
         with self._in(host):
-            host.stop_all()
+            host.residents.stop_all()
         while host.busy_coroutines and running_loop() is None and self._turn_coroutines(0.0):
             pass
         self._publish(host)
@@ -306,11 +306,11 @@ class Turns:
             answer: Any = None
             try:
                 if isinstance(order, SpawnOrder):
-                    answer = SpawnReport(host.spawn(order), 0).plain(self.codec.allow_pickle)
+                    answer = SpawnReport(host.residents.spawn(order), 0).plain(self.codec.allow_pickle)
                 elif isinstance(order, StopOrder):
-                    host.stop(array("Q", order.addresses))
+                    host.residents.stop(array("Q", order.addresses))
                 elif isinstance(order, PrewarmOrder):
-                    host.prewarm(order)
+                    host.residents.prewarm(order)
                 else:
                     raise order.error  # codec.Undecodable
             except Exception as error:

@@ -7,7 +7,7 @@ import pytest
 from fabric import Agent, AgentNotFoundError
 from fabric.messages import REPLY, SpawnOrder
 from fabric.remote_errors import revive
-from tests.test_host import ASKED, STRANGER, World
+from tests.hosts import ASKED, STRANGER, World
 
 
 class Gated(Agent):
@@ -54,13 +54,13 @@ class Coroutines(World):
 def world():
     made = Coroutines()
     yield made
-    made.host.stop_all()
+    made.host.residents.stop_all()
     made.turn()
     made.host.loop().close()
 
 
 def _install(world, agent):
-    world.host._install(5, agent, SpawnOrder(b"", b"", None))
+    world.host.residents.install(5, agent, SpawnOrder(b"", b"", None))
     return agent
 
 
@@ -142,7 +142,7 @@ def test_stopping_cancels_what_is_in_hand_and_refuses_what_waits(world):
     agent = _install(world, Gated())
     world.handle([(5, "a"), (5, "b"), (5, "c")])
     world.turn()
-    world.host.stop([5])
+    world.host.residents.stop([5])
     assert agent.ended == ["stopped"]
     assert 5 in world.host.mailboxes, "until its last coroutine has ended"
     world.turn()
@@ -159,7 +159,7 @@ def test_stopping_cancels_what_is_in_hand_and_refuses_what_waits(world):
 
 def test_an_agent_with_nothing_in_hand_is_gone_as_soon_as_it_stops(world):
     agent = _install(world, Gated())
-    world.host.stop([5, 5])
+    world.host.residents.stop([5, 5])
 
     assert agent.ended == ["stopped"]
     assert world.host.mailboxes == {}

@@ -12,10 +12,11 @@ from typing import Any
 from fabric.agent import Agent, AgentRef
 from fabric.errors import FabricError
 from fabric.loans import Loan
-from fabric.messages import COORDINATOR
+from fabric.messages import COORDINATOR, FORWARDED
 from fabric.workers.ledger import Stretch
 
-ANSWERED = "this message has been answered already"
+_ANSWERED = "this message has been answered already"
+_NO_STREAM = "what answers a stream is what its handler returns or yields: it cannot be put off or passed on"
 
 
 class Ticket:
@@ -64,7 +65,7 @@ class ReplyHandle:
     def reply(self, body: Any) -> None:
         """Give the answer. FabricError when it was given already."""
         if self._ticket.answered:
-            raise FabricError(ANSWERED)
+            raise FabricError(_ANSWERED)
         self._host.answer(self._ticket, body)
 
     def fail(self, error: BaseException) -> None:
@@ -114,11 +115,26 @@ class Context:
         who asked gets a WorkerLostError. It gets an error too when the handler raises after this, before it
         has answered, or when the handle is dropped without an answer.
         """
-        return ReplyHandle(self._host, self._host.defer_in_hand())
+        ticket = self._defer()
+        if (
+            ticket.correlation != 0 and not ticket.owed
+        ):  # have it written down: a successor tells those who wait in vain
+            ticket.owed = True
+            self._host.owing.append(ticket)
+        return ReplyHandle(self._host, ticket)
 
     def forward(self, ref: AgentRef, body: Any = ...) -> None:
         """Pass the message in hand (or `body` in its place) to another agent, who answers in our place."""
-        self._host.forward(ref, body)
+        host, ticket = self._host, self._in_hand()
+        if ticket.answered:
+            raise FabricError(_ANSWERED)
+        if host.streaming or ticket.stream is not None:
+            raise FabricError(_NO_STREAM)
+        encoding, data = host.codec.encode(ticket.body if body is ... else body, ref._json)
+        host.require_alive(ref._address)
+        host.outbox.tell(ref._address, ticket.sender, ticket.correlation, encoding, data, FORWARDED)
+        self._defer().answered = True  # not before: had anything of this raised, the one who asked is to know
+        host.woken()
 
     def tell_later(self, seconds: float, ref: AgentRef, body: Any) -> None:
         """Send a message after so many seconds, unless the fabric closes before.
@@ -137,8 +153,26 @@ class Context:
 
         In a handler that is no coroutine the agents are made all the same, and nobody learns their names.
         """
-        made: Awaitable[Any] = self._host.request_spawn(kind, count, options)
+        made: Awaitable[Any] = self._host.requests.spawn(kind, count, options)
         return made
+
+    def _defer(self) -> Ticket:
+        """Let the message in hand be answered by other means than what its handler returns."""
+        host, ticket = self._host, self._in_hand()
+        if host.streaming or ticket.stream is not None:
+            raise FabricError(_NO_STREAM)
+        if current_ticket.get() is None:
+            host.deferred[host.index] = ticket
+        ticket.deferred = True
+        return ticket
+
+    def _in_hand(self) -> Ticket:
+        host, ticket = self._host, current_ticket.get()
+        if ticket is None and host._received is not None:
+            ticket = host.deferred.get(host.index) or host.ticket_in_hand()
+        if ticket is None:
+            raise FabricError("no message is in hand: there is nothing to answer or to pass on")
+        return ticket
 
     def _ticket(self) -> Ticket:
         ticket = current_ticket.get() or self._host.ticket_in_hand()

@@ -4,79 +4,23 @@ No process and no shared memory here. The loop gives a batch (`begin`), has it h
 and takes what is to be sent: `values` (a reply for each message of the slice), `failures`, and the outbox.
 """
 
-import functools
-import inspect
-import pickle
 import time
-import types
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from fabric.agent import Agent
 from fabric.chunk import Chunk
 from fabric.codec import Codec
-from fabric.errors import EncodingError, FabricError
-from fabric.messages import COORDINATOR, CURSOR_MAKING, ErrorInfo, PrewarmOrder, SpawnOrder, show
-from fabric.remote_errors import Undecodable, describe, refusal
+from fabric.errors import EncodingError
+from fabric.messages import COORDINATOR, show
+from fabric.remote_errors import Undecodable, refusal
 from fabric.workers.handler_clock import EACH, SLOW_NS, HandlerClock
-from fabric.workers.keeper import Kept
 from fabric.workers.messenger import WorkerMessenger
 from fabric.workers.outbox import Outbox
+from fabric.workers.receivers import NOBODY, NOWHERE, run_batch
 from fabric.workers.recovery import Done
-from fabric.workers.warm import WarmPool, construct
+from fabric.workers.residents import Residents
 
-_PLAIN, _COROUTINE, _GENERATOR = range(3)  # what on_message may be
-_NOWHERE = -1  # stands in `targets` for messages whose body cannot be read
-_NOBODY = -2  # and for those that are not to be handled, and need no reply
 _CLOCK_STRIDE = 8  # a clock read is 57 ns, a tenth of a trivial message: while handlers are fast look at each 8th
-
-
-class _Refuser:
-    """The agent at _NOWHERE: its message could not be decoded."""
-
-    @staticmethod
-    def on_message(body: Any) -> None:
-        raise body.error
-
-
-class _Idler:
-    """The agent at _NOBODY: its message was handled before."""
-
-    @staticmethod
-    def on_message(body: Any) -> None:
-        pass
-
-
-class _OneByOne:
-    """Stands for an agent with on_batch where messages are handled one at a time."""
-
-    __slots__ = ("_host", "agent")
-
-    def __init__(self, host: "Host", agent: Any) -> None:
-        self._host = host
-        self.agent = agent
-
-    def on_message(self, body: Any) -> Any:
-        return self._host._run_batch(self.agent, [body])[0]
-
-
-class _Yielder:
-    """Stands for an agent whose on_message is a generator: what it is told would run nothing, so that is an error."""
-
-    __slots__ = ("_host", "agent")
-
-    def __init__(self, host: "Host", agent: Any) -> None:
-        self._host = host
-        self.agent = agent
-
-    def on_message(self, body: Any) -> Any:
-        if not self._host.streaming and not self._host.is_asked:
-            raise FabricError(
-                f"{type(self.agent).__name__}.on_message is a generator, and nobody would read what it yields: "
-                "send messages to it by ask_stream(body)"
-            )
-        return self.agent.on_message(body)
 
 
 class Host(WorkerMessenger):
@@ -94,13 +38,14 @@ class Host(WorkerMessenger):
         super().__init__(identity, codec, outbox, table, publish_after_us, first_token)
         self.values: list[Any] = []
         self.first = 0  # index in the batch of what the first of them answers
-        self.warm = WarmPool()
-        self.mailboxes: dict[int, Any] = {}
+        self.residents = residents = Residents(self)
+        self.warm = residents.warm
+        self.mailboxes = residents.mailboxes
         self._publish_after = int(publish_after_us * 1000)
-        self._agents: dict[int, Any] = {_NOWHERE: _Refuser, _NOBODY: _Idler}
-        self._batchers: dict[int, Any] = {}
-        self._ranges: dict[int, Any] = {}  # workers.ranges.RangeReceiver, of array agents
-        self._once: set[int] = set()  # agents with on_crash="fail": no message is handled twice
+        self._agents = residents.receivers
+        self._batchers = residents.batchers
+        self._ranges = residents.ranges
+        self._once = residents.once
         self.careful = False  # one message a slice: a predecessor died, and it was not clear of which
         self._stride = _CLOCK_STRIDE  # messages from look to look at the clock, as the last slice left it
         self._turn = 0  # of messages that come alone; of those one in so many is timed
@@ -113,9 +58,9 @@ class Host(WorkerMessenger):
         if received.undecodable:
             for index, body in enumerate(received.bodies):
                 if type(body) is Undecodable:
-                    self._targets[index] = _NOWHERE
+                    self._targets[index] = NOWHERE
                 elif type(body) is Done:
-                    self._targets[index] = _NOBODY
+                    self._targets[index] = NOBODY
                 elif type(body) is Chunk:
                     self._open(index, body)
 
@@ -131,7 +76,7 @@ class Host(WorkerMessenger):
             self.handler_clock.count_rows(chunk.count)
         except EncodingError as error:
             self._received.bodies[index] = Undecodable(error)
-            self._targets[index] = _NOWHERE
+            self._targets[index] = NOWHERE
 
     def end(self) -> None:
         """See WorkerMessenger; replies too may be what was lent."""
@@ -269,7 +214,7 @@ class Host(WorkerMessenger):
     def lose(self, address: int, error: BaseException) -> None:
         """Report that an agent cannot be restored, and let go of it."""
         self.unkept(address, error)
-        self._remove(address)
+        self.residents.remove(address)
 
     def replay(self, batch: Any) -> None:
         """Have agents handle again what a predecessor had handled: for their state, all else is dropped."""
@@ -287,49 +232,6 @@ class Host(WorkerMessenger):
         self.finished.clear()
         self.owing.clear()
         self.outbox.drop_pending()
-
-    def spawn(self, order: SpawnOrder) -> dict[int, ErrorInfo]:
-        """Make the agents of an order; return those that failed, by position in it. The rest lives."""
-        addresses = array("Q", order.addresses)
-        failures: dict[int, ErrorInfo] = {}
-        try:
-            kind, args, kwargs = pickle.loads(order.recipe)
-            warm = self.warm.take(order.recipe, len(addresses)) if order.each is None else []
-            for position, address in enumerate(addresses):
-                if self.barred and address in self.barred:
-                    failures[position] = refusal(self.barred[address])
-                    continue
-                if address in self._agents:
-                    continue  # it is here: the order comes again, from a lane that a predecessor had not committed
-                self.cursor[1] = address  # before the other word: what is said there is true at any moment
-                self.cursor[0] = CURSOR_MAKING
-                try:
-                    given = args if order.ranges is None else (order.ranges.of(address), *args)
-                    agent = warm.pop() if warm else construct(kind, given, self._arguments(order, kwargs, position))
-                    self._install(address, agent, order)
-                except BaseException as error:
-                    self._remove(address)
-                    failures[position] = self.describe(error, address)
-        except BaseException as error:
-            info = describe(error)
-            text = f"the class or its arguments cannot be had in the worker: {info.message}\n{info.traceback}"
-            failures = dict.fromkeys(range(len(addresses)), refusal(EncodingError(text)))
-        self.cursor[0] = 0
-        return failures
-
-    def stop(self, addresses: Sequence[int]) -> None:
-        """Stop these agents; those that are not here are passed over."""
-        for address in addresses:
-            self._stop_one(address)
-
-    def stop_all(self) -> None:
-        """Run on_stop of every agent: the worker is about to leave."""
-        self.stop([address for address in self._agents if address not in (_NOWHERE, _NOBODY)])
-
-    def prewarm(self, order: PrewarmOrder) -> None:
-        """Keep agents of this recipe in store."""
-        kind, args, kwargs = pickle.loads(order.recipe)
-        self.warm.want(order.recipe, order.share, lambda: construct(kind, args, kwargs))
 
     @property
     def received(self) -> Any:
@@ -370,7 +272,7 @@ class Host(WorkerMessenger):
             target = self._targets[indexes[0]]
             try:
                 if key >= 0:
-                    replies = self._run_batch(self._batchers[target], [bodies[i] for i in indexes])
+                    replies = run_batch(self._batchers[target], [bodies[i] for i in indexes])
                 else:
                     replies = [self._agents[target].on_message(bodies[indexes[0]])]
             except BaseException as error:
@@ -380,23 +282,11 @@ class Host(WorkerMessenger):
         self.handler_clock.stop_group(int(received.count), started)
         return int(received.count)
 
-    def _run_batch(self, agent: Any, bodies: list[Any]) -> list[Any]:
-        replies = agent.on_batch(bodies)
-        if replies is None:
-            replies = [None] * len(bodies)
-        replies = list(replies)
-        if len(replies) != len(bodies):
-            raise ValueError(
-                f"{type(agent).__name__}.on_batch was given {len(bodies)} messages and returned {len(replies)} "
-                "replies: return one for each, in order (or None for no replies at all)"
-            )
-        return replies
-
     def _failed(self, index: int, target: int, error: BaseException) -> Any:
         """Make the reply of a message whose handling raised."""
         self.errors += 1
         self.handler_clock.blame(self._received.targets()[index] if target < 0 else target, self.errors)
-        if target == _NOWHERE:
+        if target == NOWHERE:
             target = self._received.targets()[index]
             info = refusal(error)  # type: ignore[arg-type]  # _Refuser raises nothing else
         elif target not in self._agents:
@@ -411,81 +301,3 @@ class Host(WorkerMessenger):
         if answered or self._received.correlations()[index] == 0:
             self.failures.append((target, self._received.senders()[index], info))
         return info
-
-    def _arguments(self, order: SpawnOrder, kwargs: dict[str, Any], position: int) -> dict[str, Any]:
-        if order.each is None:
-            return kwargs
-        return {**kwargs, **{name: values[position] for name, values in order.each.items()}}
-
-    def _install(self, address: int, agent: Agent, order: SpawnOrder) -> None:
-        agent._host = self
-        agent._address = address
-        if agent.encoding is not None:
-            self.json_choices[address] = agent.encoding == "json"
-        if order.once:
-            self._once.add(address)
-        handler = getattr(agent.on_message, "__func__", agent.on_message)
-        nature = _known_nature(handler) if type(handler) is types.FunctionType else _nature_of(handler)
-        coroutine = nature == _COROUTINE and not hasattr(agent, "on_batch")
-        if order.keep and self.keeper is not None:
-            self.keeper.add(address, Kept(agent, order.keep, coroutine, order.once))
-        receiver: Any = agent
-        if order.ranges is not None:
-            from fabric.workers.ranges import RangeReceiver  # brings numpy
-
-            receiver = self._ranges[address] = RangeReceiver(self, agent, order.ranges)
-        elif hasattr(agent, "on_batch"):
-            self._batchers[address] = agent
-            receiver = _OneByOne(self, agent)
-        elif coroutine:
-            from fabric.workers.mailbox import Mailbox  # brings asyncio, which most workers never need
-
-            receiver = self.mailboxes[address] = Mailbox(self, agent)
-        elif nature == _GENERATOR:
-            receiver = _Yielder(self, agent)
-        self._agents[address] = receiver
-        if type(agent).on_start is not Agent.on_start:
-            self._starting = address
-            agent.on_start()
-
-    def _stop_one(self, address: int) -> None:
-        agent = self._remove(address)
-        if agent is None:
-            return
-        self._starting = address
-        try:
-            agent.on_stop()
-        except BaseException as error:
-            self.errors += 1
-            self.failures.append((address, COORDINATOR, self.describe(error, address)))
-
-    def _remove(self, address: int) -> Agent | None:
-        """Let go of an agent, if it is here, and return it. Its coroutines are cancelled, and end soon."""
-        if self.streams:
-            self.streams.stop(address)
-        if self.reading:
-            self.stop_reading(address)
-        receiver = self._agents.pop(address, None)
-        batcher = self._batchers.pop(address, None)
-        if self._ranges.pop(address, None) is not None:
-            receiver = receiver.agent
-        self._once.discard(address)
-        if self.keeper is not None:
-            self.keeper.discard(address)
-        self.json_choices.pop(address, None)
-        if isinstance(receiver, _Yielder):
-            return receiver.agent  # type: ignore[no-any-return]
-        mailbox = self.mailboxes.get(address)
-        if mailbox is None or receiver is None:
-            return batcher or receiver  # type: ignore[no-any-return]
-        mailbox.cancel(lambda: self.mailboxes.pop(address, None))
-        return mailbox.agent  # type: ignore[no-any-return]
-
-
-def _nature_of(handler: Any) -> int:
-    if inspect.iscoroutinefunction(handler):
-        return _COROUTINE
-    return _GENERATOR if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler) else _PLAIN
-
-
-_known_nature = functools.lru_cache(maxsize=256)(_nature_of)  # asked for each agent, and inspect takes a microsecond

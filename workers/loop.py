@@ -7,10 +7,8 @@ Peek, handle, publish, commit: a lane's head moves past exactly the messages who
 worker that dies in between leaves them to its successor.
 """
 
-import gc
 import os
 import time
-from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +23,6 @@ from fabric.messages import (
     EXPIRE,
     INDEX_BITS,
     MESSAGE,
-    NONE,
     PREWARM,
     RELIEF,
     REPLY,
@@ -33,28 +30,19 @@ from fabric.messages import (
     SPAWN,
     STOP_AGENTS,
     STREAM,
-    BarOrder,
-    PrewarmOrder,
-    SkipOrder,
-    SpawnOrder,
-    SpawnReport,
-    StopOrder,
-    TakeOverOrder,
-    begins_stream,
 )
-from fabric.remote_errors import Undecodable, refusal
 from fabric.ring import MESSAGES, ROOM, Peer
 from fabric.workers.host import Host
-from fabric.workers.journal import Owed, Replayed, Run
 from fabric.workers.keeper import Keeper
 from fabric.workers.ledger import Ledger, Stretch
-from fabric.workers.memory import resident_bytes
+from fabric.workers.orders import Orders
 from fabric.workers.outbox import Slice
 from fabric.workers.publisher import Publisher
 from fabric.workers.recovery import DONE, Recovery
+from fabric.workers.restoring import restore
+from fabric.workers.unfinished import Unfinished
 
 _EXPIRED_KEPT = 10_000
-_IDLE_LOOK = 1.0  # seconds; the C core wakes as often on its own, as a safety net
 
 
 class Loop:
@@ -83,20 +71,20 @@ class Loop:
         self._closing = closing  # one word of the coordinator's: 1 when we are to leave at once
         self._ledger = Ledger(lambda lane: peer.lane_bytes(lane) // 2)
         self._leaving = False
-        self._died_ns = 0  # when our predecessor was seen dead
         self._dropped_bytes = 0  # of records that nobody of ours sends here
         self._keeper = keeper
         self._recovery: Recovery | None = recovery
         self._head_of = head_of
         self._handled = handled
         self._handled[COORDINATOR] = 0  # our predecessor's; what it had not committed comes again
-        self._orphans_due = 0.0  # monotonic seconds
         self._unpublished: list[Stretch] = []  # handled, but some effect found no room anywhere yet
-        self._handlers = {MESSAGE: self._messages, STREAM: self._messages, REPLY: self._replies}
-        self._handlers.update({CREDIT: self._steering, CANCEL: self._steering})
+        self._orders = Orders(peer, receiver, host, recovery, publisher.answer_limit, self._leave)
+        self._unfinished = Unfinished(peer, host, publisher, counters, self._commit_all, self._commit_finished)
+        self._handlers = {MESSAGE: self._messages, STREAM: self._messages, REPLY: self._unfinished.replies}
+        self._handlers.update({CREDIT: self._unfinished.steering, CANCEL: self._unfinished.steering})
         self._handlers.update({EXPIRE: self._expiries, RELIEF: self._relief})
         self._expired: dict[int, None] = {}  # tokens in order; bounded, for many were handled before the word came
-        self._handlers.update(dict.fromkeys((SPAWN, STOP_AGENTS, PREWARM, SHUTDOWN), self._orders))
+        self._handlers.update(dict.fromkeys((SPAWN, STOP_AGENTS, PREWARM, SHUTDOWN), self._carry_out))
 
     def start(self, orders: list[Any]) -> None:
         """Carry out what comes before any message: a successor makes the agents of its slot again."""
@@ -105,29 +93,26 @@ class Loop:
         published = self._outbox.settle()
         if published is not None:
             self._peer.resume(*published)
-        for order in orders:
-            report = self._obey(order)
-            failures = SpawnReport.from_plain(report).failures if isinstance(order, SpawnOrder) else {}
-            for position, info in failures.items():
-                self._host.failures.append((array("Q", order.addresses)[position], COORDINATOR, info))
-        self._restore()
+        self._orders.obey_first(orders)
+        assert self._recovery is not None
+        restore(self._host, self._keeper, self._recovery, self._head_of, self._counters)
         self._publisher.publish_failures()
         self._outbox.flush()
         self._counters[count.AGENTS] = self._host.count
-        if self._died_ns:
-            self._counters[count.RECOVERY_NS] += time.monotonic_ns() - self._died_ns
+        if self._orders.died_ns:
+            self._counters[count.RECOVERY_NS] += time.monotonic_ns() - self._orders.died_ns
 
     def run(self, batch_size: int, lifeline: Lifeline) -> None:
         """Work until told to leave, or until the coordinator is gone."""
         receive, handlers, host = self._receiver.receive, self._handlers, self._host
-        closing, unknown = self._closing, self._unknown
+        closing, unknown, turn = self._closing, self._unknown, self._unfinished.turn
         received = None
         while not closing[0]:
             received = received or receive(batch_size)
             while received is not None and not closing[0]:
                 handlers.get(received.kind, unknown)(received)
                 if host.in_hand:
-                    self._turn_what_is_in_hand()
+                    turn()
                 received = receive(batch_size) if received.more else None
             if self._leaving and self._hands_are_empty():
                 break
@@ -135,7 +120,7 @@ class Loop:
                 break
             received = self._idle(batch_size)
         self._receiver.commit_now()
-        host.stop_all()
+        host.residents.stop_all()
         self._publisher.publish_failures()
         self._outbox.flush()
         self._note_facts()
@@ -196,7 +181,7 @@ class Loop:
         if recovery.concerns(received):
             recovery.mark(received)
         if recovery.over:
-            self._recovery = None
+            self._recovery = self._orders.recovery = None
 
     def _whole(self, lane: int, end: int) -> Slice | None:
         """Return the slice in hand, if its effects are all published now and it is committed next."""
@@ -234,6 +219,22 @@ class Loop:
             for stretch in held:
                 self._commit(stretch.lane, self._ledger.done(stretch))
 
+    def _commit_finished(self) -> None:
+        """Commit messages that were held until they were answered, and are."""
+        finished, self._host.finished = self._host.finished, []
+        keeper = self._keeper
+        if self._host.owing:
+            self._owe()
+        if keeper.active:
+            for ticket in finished:
+                if ticket.behind >= 0 and ticket.stretch is not None:
+                    keeper.finished(ticket.target, ticket.stretch.lane, ticket.behind)
+            if keeper.due:
+                self._keep()  # before the commit: state and position go together
+        for ticket in finished:
+            if ticket.stretch is not None:
+                self._commit(ticket.stretch.lane, self._ledger.done(ticket.stretch))
+
     # State.
 
     def _keep(self) -> None:
@@ -242,30 +243,6 @@ class Loop:
             before = self._keeper.taken
             self._keeper.take(self._head_of)
             self._counters[count.SNAPSHOTS] += self._keeper.taken - before  # of all who had this slot
-
-    def _restore(self) -> None:
-        """Bring the agents to where those of a dead predecessor were."""
-        recovery, codec, host = self._recovery, self._host.codec, self._host
-        assert recovery is not None
-        failures = list(host.failures)
-
-        def replay(run: Run) -> None:
-            host.replay(Replayed(run, codec))
-            self._counters[count.REPLAYED] += len(run.messages)
-
-        lost: list[tuple[int, BaseException]] = []
-        owed: list[Owed] = []
-        recovery.take(self._keeper.recover(self._head_of, replay, lambda *what: lost.append(what), owed.append))
-        host.failures[:] = failures  # a replay drops what it finds there
-        for target, sender, correlation in owed:
-            info = refusal(recovery.lost(target, correlation))
-            if correlation:
-                host.send_reply(sender, target, correlation, info)
-            else:
-                host.failures.append((target, sender, info))
-        for address, error in lost:
-            host.lose(address, error)
-        host.resume(recovery, self._head_of)
 
     def _expiries(self, received: Received) -> None:
         """Note what nobody waits for any more. Control lanes come first: it may be skipped still."""
@@ -283,43 +260,20 @@ class Loop:
                 received.undecodable = True
                 self._counters[count.EXPIRED] += 1
 
-    def _replies(self, received: Received) -> None:
-        """Give answers to the coroutines of this worker that asked."""
-        for index, (correlation, body) in enumerate(zip(received.correlations(), received.bodies, strict=True)):
-            if not self._host.resolve(correlation, body):
-                self._counters[count.LATE_REPLIES] += 1
-                if begins_stream(correlation):  # its reader had all of it, but its question was not committed
-                    reader, maker = received.targets()[index], received.senders()[index]
-                    self._host.outbox.steer(CANCEL | NONE << 16, maker, reader, correlation, b"")
-        self._commit_all(received)
-        self._turn_event_loop()
-
-    def _steering(self, received: Received) -> None:
-        """Hear how far the readers of our streams are, and which of them have gone."""
-        streams = self._host.streams
-        rows = zip(received.senders(), received.correlations(), received.bodies, strict=True)
-        for sender, correlation, body in rows:
-            if received.kind == CREDIT:
-                streams.credit(sender, correlation, body)
-            else:
-                streams.cancel(sender, correlation)
-        self._commit_all(received)
-        self._publish_finished()
-
-    def _orders(self, received: Received) -> None:
+    def _carry_out(self, received: Received) -> None:
         """Carry out orders of the coordinator; each is answered. Nobody else gives us any."""
         if received.lane % self._peer.processes != COORDINATOR:
             self._unknown(received)
             return
         for correlation, order in zip(received.correlations(), received.bodies, strict=True):
             try:
-                answer = self._obey(order)
+                answer = self._orders.obey(order)
             except BaseException as error:
                 answer = self._host.describe(error, COORDINATOR)
             self._publisher.publish_failures()
             self._outbox.flush()
             if self._host.finished:  # streams of agents that were stopped
-                self._publish_finished()
+                self._unfinished.publish_finished()
             if correlation:
                 self._publisher.answer(correlation, *self._host.codec.encode_answer(answer))
         self._commit_all(received)
@@ -327,28 +281,9 @@ class Loop:
             self._keeper.forget_gone()
         self._counters[count.AGENTS] = self._host.count
 
-    def _obey(self, order: Any) -> Any:
-        if isinstance(order, Undecodable):
-            raise order.error
-        if isinstance(order, SpawnOrder):
-            return self._spawn(order)
-        if isinstance(order, TakeOverOrder):
-            self._peer.resume(self._peer.processes + COORDINATOR, order.control)
-            self._died_ns = order.died_ns
-            self._receiver.careful = self._host.careful = order.careful
-            return None
-        if isinstance(order, SkipOrder):
-            self._receiver.skips.add((order.lane, order.position))
-            return self._recovery.skip(order) if self._recovery is not None else None
-        if isinstance(order, BarOrder):
-            self._host.barred[order.address] = order.error
-            return None
-        if isinstance(order, StopOrder):
-            return self._host.stop(array("Q", order.addresses))
-        if isinstance(order, PrewarmOrder):
-            return self._host.prewarm(order)
-        self._leaving = True  # SHUTDOWN: when all that lies in the lanes is handled
-        return None
+    def _leave(self) -> None:
+        """Have the loop end when nothing lies in the lanes, and nothing is in hand."""
+        self._leaving = True
 
     def _relief(self, received: Received) -> None:
         """Leave although more may lie in the lanes: a successor waits for it."""
@@ -363,22 +298,6 @@ class Loop:
     def _hands_are_empty(self) -> bool:
         """Is everything done that was taken from the lanes, and out?"""
         return self._ledger.empty and self._outbox.idle
-
-    def _spawn(self, order: SpawnOrder) -> list[Any]:
-        """Make agents, with an eye on memory; return the report in plain data."""
-        before = resident_bytes()
-        gc.disable()  # each object here is to stay: looking for garbage among them takes longer than making them
-        try:
-            failures = self._host.spawn(order)
-        finally:
-            gc.enable()
-            gc.freeze()
-        report = SpawnReport(failures, resident_bytes() - before)
-        codec = self._host.codec
-        plain = report.plain(codec.allow_pickle)
-        if failures and len(codec.encode_answer(plain)[1]) > self._publisher.answer_limit:
-            return report.brief()
-        return plain
 
     def _unknown(self, received: Received) -> None:
         """Drop what no version of ours sends here, and count it."""
@@ -408,7 +327,7 @@ class Loop:
         """Look after what is not urgent, then sleep until there is something; return it, if it is messages."""
         host, outbox = self._host, self._outbox
         if host.streams:
-            self._drop_orphans()
+            self._unfinished.drop_orphans()
         if not (outbox.backed_up or outbox.pending or self._keeper.active or host.has_chores):
             received = self._receiver.await_next(MESSAGES, None, batch_size)
             if received is None:
@@ -432,9 +351,9 @@ class Loop:
             if host.fired and not outbox.unpublished:
                 host.forget_fired()
         elif host.streams.ready:
-            self._turn_what_is_in_hand()
+            self._unfinished.turn()
         elif host.busy_coroutines:
-            self._sleep_in_event_loop(reasons, seconds)
+            self._unfinished.sleep(reasons, seconds)
         elif not host.warm.refill_one():
             received = self._receiver.await_next(reasons, seconds, batch_size)
             if received is not None:
@@ -442,76 +361,9 @@ class Loop:
             self._note_facts()
         return None
 
-    def _drop_orphans(self) -> None:
-        """Close streams whose readers are gone: looked at once a second, also by workers that seldom sleep."""
-        now = time.monotonic()
-        if now >= self._orphans_due:
-            self._orphans_due = now + _IDLE_LOOK
-            self._host.streams.drop_orphans()
-            self._publish_finished()
-
     def _note_facts(self) -> None:
         """Say what is not said as it happens: it is rare, and it is not worth a look each time."""
         counters = self._counters
         counters[count.LOST] = self._outbox.lost
         counters[count.ERRORS] = self._host.errors
         counters[count.DROPPED_BYTES] = self._peer.dropped_bytes() + self._dropped_bytes
-
-    # Streams and coroutines.
-
-    def _turn_what_is_in_hand(self) -> None:
-        """Let generators make items, and coroutines run; publish what comes of it."""
-        host = self._host
-        if host.streams.ready:
-            host.streams.turn()
-            self._publish_finished()
-        if host.busy_coroutines:
-            self._turn_event_loop()
-
-    def _turn_event_loop(self) -> None:
-        """Let coroutines run until each awaits something; then publish what they finished and sent."""
-        loop = self._host.loop()
-        loop.call_soon(loop.stop)
-        loop.run_forever()
-        self._publish_finished()
-
-    def _sleep_in_event_loop(self, reasons: int, seconds: float | None) -> None:
-        """Sleep where coroutines can be woken, by messages as well as by what they await."""
-        loop = self._host.loop()
-        bell = self._peer.bell
-        loop.add_reader(bell, loop.stop)
-        timer = loop.call_later(min(_IDLE_LOOK, _IDLE_LOOK if seconds is None else seconds), loop.stop)
-        self._host.wake = loop.stop
-        if self._peer.arm(reasons):
-            loop.call_soon(loop.stop)
-        loop.run_forever()
-        self._peer.disarm()
-        self._host.wake = None
-        timer.cancel()
-        loop.remove_reader(bell)
-        self._publish_finished()
-
-    def _publish_finished(self) -> None:
-        host = self._host
-        if not host.finished and self._outbox.idle and not host.failures:
-            return
-        self._publisher.publish_failures()
-        self._outbox.flush()
-        if not self._outbox.unpublished:
-            self._commit_finished()
-
-    def _commit_finished(self) -> None:
-        """Commit messages that were held until they were answered, and are."""
-        finished, self._host.finished = self._host.finished, []
-        keeper = self._keeper
-        if self._host.owing:
-            self._owe()
-        if keeper.active:
-            for ticket in finished:
-                if ticket.behind >= 0 and ticket.stretch is not None:
-                    keeper.finished(ticket.target, ticket.stretch.lane, ticket.behind)
-            if keeper.due:
-                self._keep()  # before the commit: state and position go together
-        for ticket in finished:
-            if ticket.stretch is not None:
-                self._commit(ticket.stretch.lane, self._ledger.done(ticket.stretch))

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from fabric.agent import Agent, AgentGroup, AgentRef
+from fabric.agent import AgentGroup, AgentRef
 from fabric.arena import Arena
 from fabric.array_agents import ArrayGroup
 from fabric.channel import as_sequence
@@ -24,25 +24,17 @@ from fabric.errors import (
     FabricError,
     MessageTooLargeError,
 )
-from fabric.messages import (
-    COORDINATOR,
-    CURSOR_LANE_SHIFT,
-    ERROR,
-    FORWARDED,
-    INDEX_BITS,
-    ErrorInfo,
-    SpawnRequest,
-    show,
-)
+from fabric.messages import COORDINATOR, CURSOR_LANE_SHIFT, ERROR, INDEX_BITS, ErrorInfo, show
 from fabric.parcel import Data
 from fabric.remote_errors import Undecodable, describe, refusal, revive
-from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
+from fabric.workers.context import Context, Ticket, current_ticket
 from fabric.workers.handler_clock import HandlerClock
 from fabric.workers.keeper import Keeper
 from fabric.workers.later import Due, LaterMessenger
 from fabric.workers.ledger import Stretch
 from fabric.workers.outbox import Outbox
 from fabric.workers.reading import WorkerStream
+from fabric.workers.requests import Requests
 from fabric.workers.streaming import StreamMessenger
 from fabric.workers.streams import Streams
 
@@ -50,7 +42,6 @@ NO_WAITING = (
     "ask() in a handler would stop the whole worker while it waits: make on_message an async def and use "
     "`await ref.ask_async(body)`, or tell() and have the answer told back"
 )
-_NO_STREAM = "what answers a stream is what its handler returns or yields: it cannot be put off or passed on"
 
 
 class WorkerMessenger(LaterMessenger, StreamMessenger):
@@ -83,6 +74,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         self.keeper: Keeper | None = None  # of snapshots; there is none without a segment
         self.arena: Arena | None = None  # likewise
         self.wait_for_returns: Callable[[Callable[[], bool], float], bool] | None = None  # for replies, which may wait
+        self.requests = Requests(self)
         self.streams = Streams(self, int(publish_after_us * 1000))
         self.reading: weakref.WeakSet[WorkerStream] = weakref.WeakSet()  # what coroutines here read
         self.streaming = False  # is the message in hand a question for a stream?
@@ -102,7 +94,6 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         self._asked: dict[int, Any] = {}  # futures of coroutines, or weak references to their streams, by token
         self._token = first_token
         self._event_loop: Any = None
-        self._last_origin: tuple[tuple[int, int], int] = (-1, -1), 0
 
     # The message in hand.
 
@@ -151,24 +142,6 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
             self.streams.expect(ticket, self._place_in_hand())
         return ticket
 
-    def defer(self) -> Ticket:
-        """Let the message in hand be answered by other means than what its handler returns."""
-        ticket = self._in_hand()
-        if self.streaming or ticket.stream is not None:
-            raise FabricError(_NO_STREAM)
-        if current_ticket.get() is None:
-            self.deferred[self.index] = ticket
-        ticket.deferred = True
-        return ticket
-
-    def defer_in_hand(self) -> Ticket:
-        """Do as `defer`, and have it written down who waits: a successor tells those that they wait in vain."""
-        ticket = self.defer()
-        if ticket.correlation != 0 and not ticket.owed:
-            ticket.owed = True
-            self.owing.append(ticket)
-        return ticket
-
     def answer(self, ticket: Ticket, value: Any) -> None:
         """Send the reply of a deferred message."""
         if ticket.correlation != 0:
@@ -205,19 +178,6 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         self.in_hand -= 1
         self.woken()
 
-    def forward(self, ref: AgentRef, body: Any) -> None:
-        """Pass the message in hand on; the receiver answers the one who asked."""
-        ticket = self._in_hand()
-        if ticket.answered:
-            raise FabricError(ANSWERED)
-        if self.streaming or ticket.stream is not None:
-            raise FabricError(_NO_STREAM)
-        encoding, data = self.codec.encode(ticket.body if body is ... else body, ref._json)
-        self.require_alive(ref._address)
-        self.outbox.tell(ref._address, ticket.sender, ticket.correlation, encoding, data, FORWARDED)
-        self.defer().answered = True  # not before: had anything of this raised, the one who asked is to know
-        self.woken()
-
     def _place_in_hand(self) -> int:
         """Return what the cursor would say of the message in hand, if it were a batch of its own."""
         if self.keeper is None:  # there is no lane
@@ -235,31 +195,10 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
             return None
         return int(self._received.lane), int(self._received.end_of(self.index + 1))
 
-    def _in_hand(self) -> Ticket:
-        ticket = current_ticket.get()
-        if ticket is None and self._received is not None:
-            ticket = self.deferred.get(self.index) or self.ticket_in_hand()
-        if ticket is None:
-            raise FabricError("no message is in hand: there is nothing to answer or to pass on")
-        return ticket
-
     def woken(self) -> None:
         """A coroutine has something to send: end the sleep in the event loop."""
         if self.wake is not None:
             self.wake()
-
-    def request_spawn(self, kind: type[Agent], count: int, options: dict[str, Any]) -> Awaitable[Any]:
-        """Ask the coordinator to spawn."""
-        made: Awaitable[Any] = self._request(SpawnRequest(kind, count, options, self._origin()))
-        return made
-
-    def _origin(self) -> tuple[int, int, int] | None:
-        where = None if current_ticket.get() is not None else self.place_behind()
-        if where is None:
-            return None
-        last, count = self._last_origin
-        self._last_origin = where, count + 1 if where == last else 0
-        return (*where, self._last_origin[1])
 
     def resolve(self, correlation: int, body: Any) -> bool:
         """Give a reply to the coroutine that awaits it. False: nobody does any more."""
@@ -412,7 +351,7 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
 
     def stop_agents(self, addresses: "array[int]", timeout: float | None) -> None:
         """Ask the coordinator to stop agents; does not wait for it."""
-        self._request(addresses.tobytes())
+        self.requests.stop(addresses)
 
     def _undeliverable(self, target: int, sender: int, correlation: int) -> None:
         """Say that a message of one of our agents found nobody: to whoever asked, else to the coordinator."""
@@ -436,11 +375,3 @@ class WorkerMessenger(LaterMessenger, StreamMessenger):
         token = self._next_token()
         future = self._asked[token] = self.loop().create_future()
         return future, token << INDEX_BITS
-
-    def _request(self, request: SpawnRequest | bytes) -> Any:
-        future, correlation = self._expect()
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need await it
-        encoding, data = self.codec.encode(request, json=False)
-        self.outbox.request(self._speaker(), correlation, encoding, data)
-        self.woken()
-        return future
