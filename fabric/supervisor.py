@@ -372,12 +372,12 @@ class Supervisor:
         """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead. So the fork server."""
         workers = self.crew.workers.values()
         sightings = [Sighting(w.pid, in_hand(self._segment, w.slot), self._ender.is_stopped(w.pid)) for w in workers]
-        server = self.crew.server_pid
+        server = self.crew.server.pid
         if server is not None:
             sightings.append(Sighting(server, None, is_stopped(server)))
         verdicts = self._hangs.look(sightings, time.monotonic())
         if server in verdicts:
-            self.crew.kill_server()
+            self.crew.server.kill()
         for worker in workers:
             if worker.pid in verdicts:
                 self._kill(worker, verdicts[worker.pid])

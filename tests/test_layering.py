@@ -92,6 +92,8 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.pace",
         "fabric.chunking",
         "fabric.sources",
+        "fabric.fork_server",
+        "fabric.lookout",
     ),
     ("fabric.pool_runner",),
     (
