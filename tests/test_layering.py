@@ -134,6 +134,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.workers.host", "fabric.spawning", "fabric.record_post"),
     ("fabric.waving", "fabric.supervisor", "fabric.messenger", "fabric.workers.publisher"),
     ("fabric.array_spawner",),
+    ("fabric.agent_spawner",),
     ("fabric.workers.early", "fabric.workers.loop", "fabric.coordinator"),
     ("fabric.workers.forkserver", "fabric.queue"),
     ("fabric.task_settings", "fabric.task_errors", "fabric.task_future", "fabric.processes"),
