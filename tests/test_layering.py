@@ -127,7 +127,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.mending",
         "fabric.waits",
     ),
-    ("fabric.monitor",),
+    ("fabric.monitor", "fabric.culling"),
     ("fabric.workers.later",),
     ("fabric.workers.streaming", "fabric.workers.streams", "fabric.switchboard"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.streams"),
