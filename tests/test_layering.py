@@ -61,6 +61,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.flow",
         "fabric.statistics",
     ),
+    ("fabric.agent_checks",),
     (
         "fabric.array_agents",
         "fabric.task_runner",
