@@ -11,7 +11,8 @@ import pytest
 
 from fabric import AgentError, AgentNotFoundError, AgentRef, ClosedError, DeadLetter, FabricError
 from tests.agents import Counter, Echo, Recorder
-from tests.api_agents import Postponer, Raiser, Stuck
+from tests.api_agents import Postponer, Raiser
+from tests.api_coroutines import Stuck
 
 PATIENCE = 30  # seconds until a test is taken to have failed
 

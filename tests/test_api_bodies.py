@@ -11,7 +11,6 @@ from fabric import Agent, AgentError, EncodingError, MessageTooLargeError, Spawn
 from tests.agents import Counter, Echo, Recorder
 from tests.api_agents import (
     ArrayUser,
-    Asker,
     HasError,
     HoldsLockError,
     JsonEcho,
@@ -23,9 +22,9 @@ from tests.api_agents import (
     Replier,
     Shouter,
     Stopper,
-    Summoner,
     UnloadableBody,
 )
+from tests.api_coroutines import Asker, Summoner
 
 PATIENCE = 30  # seconds until a test is taken to have failed
 HUGE = 5_000_000  # bytes: more than a lane of the coordinator takes

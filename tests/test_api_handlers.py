@@ -6,15 +6,9 @@ from fabric import AgentError, AgentNotFoundError, BackpressureError, Fabric, Fa
 from tests.agents import Counter, Echo, Gate, Recorder, Relay
 from tests.api_agents import (
     Alarm,
-    Asker,
-    AsyncForwarder,
-    AsyncPostponer,
     Batcher,
-    Chained,
     Forwarder,
-    Hop,
     Made,
-    Overlapping,
     Picky,
     Postponer,
     QuietSummoner,
@@ -22,12 +16,11 @@ from tests.api_agents import (
     Shouter,
     Starter,
     Stopper,
-    Summoner,
-    ThreeAtOnce,
     Waiter,
     WhoAsks,
     Witness,
 )
+from tests.api_coroutines import Asker, AsyncForwarder, AsyncPostponer, Chained, Hop, Overlapping, Summoner, ThreeAtOnce
 
 PATIENCE = 30  # seconds until a test is taken to have failed
 

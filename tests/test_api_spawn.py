@@ -9,19 +9,8 @@ import tqdm
 
 from fabric import Agent, EncodingError, FabricError, MessageTooLargeError, SpawnError
 from tests.agents import Counter, Echo, Recorder
-from tests.api_agents import (
-    Eager,
-    Made,
-    Named,
-    Phantom,
-    Picky,
-    Postponer,
-    Starter,
-    Stuck,
-    UnloadableBody,
-    Witness,
-    Wordy,
-)
+from tests.api_agents import Eager, Made, Named, Phantom, Picky, Postponer, Starter, UnloadableBody, Witness, Wordy
+from tests.api_coroutines import Stuck
 
 PATIENCE = 30  # seconds until a test is taken to have failed
 
