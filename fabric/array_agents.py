@@ -14,7 +14,8 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from fabric.agent import Agent, AgentGroup, Messenger, check_handlers, find_messenger
+from fabric.agent import Agent, AgentGroup, Messenger, find_messenger
+from fabric.agent_checks import check_handlers
 from fabric.messages import Ranges
 
 

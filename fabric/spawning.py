@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from fabric import inheriting
 from fabric.admission import Budget, admit, available_bytes, estimate
-from fabric.agent import Agent, AgentGroup, Messenger, check_agent_class, prefers_json
+from fabric.agent import Agent, AgentGroup, Messenger
+from fabric.agent_checks import check_agent_class, prefers_json
 from fabric.directory import Directory
 from fabric.errors import EncodingError, FabricError, SpawnError
 from fabric.messages import (

@@ -18,13 +18,14 @@ from fabric.blame import Blame
 from fabric.channel import Receiver
 from fabric.config import FabricConfig, usable_cpus
 from fabric.counters import CLOSING, LEFT, PID, RECYCLED, REDELIVERED, RESTARTS
-from fabric.crew import Crew, Death, Worker
+from fabric.crew import Crew, Death
+from fabric.culling import Culler
 from fabric.directory import Directory
 from fabric.ending import Ender, Ending
 from fabric.errors import ClosedError, FabricError, WorkerLostError
 from fabric.guarded_log import GuardedLogger
-from fabric.hangs import HangWatch, Sighting
-from fabric.mending import GARBLED, is_garbled, mender
+from fabric.hangs import HangWatch
+from fabric.mending import GARBLED, mender
 from fabric.messages import (
     COORDINATOR,
     HURRY_SIGNAL,
@@ -33,7 +34,7 @@ from fabric.messages import (
     TakeOverOrder,
 )
 from fabric.pending import One
-from fabric.postmortem import died_unclear, examine, in_hand, is_stopped
+from fabric.postmortem import died_unclear, examine
 from fabric.restart import GiveUp, RestartPolicy
 from fabric.salvage import empty_lanes
 from fabric.segment import Segment
@@ -72,11 +73,8 @@ class Supervisor:
         self._spawner: Spawner | None = None
         self._dismissed = False  # no worker is started any more
         self._going: set[int] = set()  # sent away, and not seen dead yet
-        self._hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
-        self._hung: dict[int, str] = {}  # why we killed which pid
         self._careful: set[int] = set()  # slots whose workers take messages one at a time, and say which
         self._died_ns: dict[int, int] = {}  # by slot, monotonic clock
-        self._dropped: dict[int, int] = {}  # bytes from this slot that could be no records, as far as is seen to
         self._obstacle = ""  # why a worker could last not be started
         self._reliefs: dict[int, deque[str]] = {}  # by slot: why workers there are to leave, in the order of the lane
         # Told who died of what, and is given up with that or not; in the supervisor thread. None: we killed it.
@@ -87,12 +85,12 @@ class Supervisor:
         self.ended = 0  # workers that we killed for the message they had in hand
         self.redelivered = 0  # messages that a dead worker had begun and its successor gets again
         self.crew = Crew(config, segment, usable_cpus(), self._worker_died, switchboard.replies.wake_and_drain)
-        self._ender = Ender(segment, self.crew, lambda correlation: switchboard.replies.expects(correlation))
-        switchboard.replies.on_garbage = lambda: self.crew.call_later(0, self._look_for_garbage)
         for process, bell in enumerate(self.crew.bells):
             self._peer.set_bell(process, bell)
-        if self._hangs.interval is not None:
-            self.crew.call_later(self._hangs.interval, self._look_for_hangs)
+        self._ender = Ender(segment, self.crew, lambda correlation: switchboard.replies.expects(correlation))
+        hangs = HangWatch(config.handler_timeout, config.stopped_timeout)
+        self._culler = Culler(segment, self._peer, self.crew, self._ender, hangs)
+        switchboard.replies.on_garbage = lambda: self.crew.call_later(0, self._culler.look_for_garbage)
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -229,7 +227,7 @@ class Supervisor:
         return self._ender.interrupt(slot, act)
 
     def _worker_died(self, death: Death) -> None:
-        if self._was_garbled(death.slot):
+        if self._culler.was_garbled(death.slot):
             self._mend(death)  # and come back
             return
         with self._lock:
@@ -263,7 +261,7 @@ class Supervisor:
         decision = policy.died(time.monotonic(), unclear or progress != self._progress[death.slot])
         self._progress[death.slot] = progress
         victim = examine(self._segment, death.slot) if begun else None
-        why = self._hung.pop(death.pid, "")
+        why = self._culler.take(death.pid)
         message = death.why or why if victim is None else f"{victim} ({why})" if why else str(victim)
         error = WorkerLostError(death.slot, death.pid, death.exitcode, message)
         if death.why:
@@ -322,16 +320,10 @@ class Supervisor:
         for watcher in self.watchers:
             watcher(slot, error, given_up)
 
-    def _was_garbled(self, slot: int) -> bool:
-        """Has this dead worker written what cannot be into its lanes to us, since that was last seen to?"""
-        dropped = self._peer.dropped_bytes_of(slot)
-        before, self._dropped[slot] = self._dropped.get(slot, 0), dropped
-        return dropped != before or is_garbled(self._segment, slot)
-
     def _mend(self, death: Death) -> None:
         """Make its lanes to us good again and tell those whose replies may have been there; then it may have died."""
         mend = mender(self._segment, self._peer, death.slot)
-        self._hung.setdefault(death.pid, GARBLED)
+        self._culler.note(death.pid, GARBLED)
 
         def mend_and_tell(receiver: Receiver) -> None:
             mend(receiver)
@@ -356,33 +348,6 @@ class Supervisor:
             self.crew.start(slot, [take_over, *self._blame.learnt(slot), *self._spawner.orders_of(slot)])
         except Exception as error:  # no memory for the orders: to be tried again as if it had died
             self._worker_died(Death(slot, 0, None, f"{type(error).__name__}: {error}"))
-
-    def _look_for_garbage(self) -> None:
-        """Kill workers that wrote what cannot be into their lanes to us, in the supervisor thread."""
-        for worker in self.crew.workers.values():
-            if self._peer.dropped_bytes_of(worker.slot) != self._dropped.get(worker.slot, 0):
-                self._kill(worker, GARBLED)
-
-    def _kill(self, worker: Worker, why: str) -> None:
-        self._hung[worker.pid] = why
-        self.crew.ask_for_stack(worker.slot)
-        self.crew.kill(worker.slot)
-
-    def _look_for_hangs(self) -> None:
-        """Kill workers that hang, in the supervisor thread; their pidfds say when they are dead. So the fork server."""
-        workers = self.crew.workers.values()
-        sightings = [Sighting(w.pid, in_hand(self._segment, w.slot), self._ender.is_stopped(w.pid)) for w in workers]
-        server = self.crew.server_pid
-        if server is not None:
-            sightings.append(Sighting(server, None, is_stopped(server)))
-        verdicts = self._hangs.look(sightings, time.monotonic())
-        if server in verdicts:
-            self.crew.kill_server()
-        for worker in workers:
-            if worker.pid in verdicts:
-                self._kill(worker, verdicts[worker.pid])
-        if self._hangs.interval is not None:
-            self.crew.call_later(self._hangs.interval, self._look_for_hangs)
 
     def _give_up(self, slot: int, error: WorkerLostError, reason: str) -> None:
         with self._lock:

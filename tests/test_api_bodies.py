@@ -11,7 +11,6 @@ from fabric import Agent, AgentError, EncodingError, MessageTooLargeError, Spawn
 from tests.agents import Counter, Echo, Recorder
 from tests.api_agents import (
     ArrayUser,
-    Asker,
     HasError,
     HoldsLockError,
     JsonEcho,
@@ -23,9 +22,10 @@ from tests.api_agents import (
     Replier,
     Shouter,
     Stopper,
-    Summoner,
     UnloadableBody,
 )
+from tests.api_coroutines import Asker, Summoner
+from tests.api_steps import one
 
 PATIENCE = 30  # seconds until a test is taken to have failed
 HUGE = 5_000_000  # bytes: more than a lane of the coordinator takes
@@ -46,10 +46,6 @@ def json_fab(kind):
         yield fabric
 
 
-def _one(fab, kind, **options):
-    return fab.spawn_batch(kind, 1, **options)[0]
-
-
 # Objects.
 
 
@@ -62,7 +58,7 @@ def _one(fab, kind, **options):
     ids=lambda body: type(body).__name__,
 )
 def test_a_body_arrives_as_it_was_sent(fab, body):
-    returned = _one(fab, Echo).ask(body)
+    returned = one(fab, Echo).ask(body)
 
     assert returned == body
     assert type(returned) is type(body)
@@ -73,10 +69,10 @@ def test_functions_and_classes_without_a_module_that_workers_have_go_by_value(fa
         def on_message(self, body):
             return [body(number) for number in range(3)]
 
-    assert _one(fab, Local).ask(lambda number: number + len(sys.argv[:0])) == [0, 1, 2]
+    assert one(fab, Local).ask(lambda number: number + len(sys.argv[:0])) == [0, 1, 2]
     in_main = type("InMain", (Local,), {"__module__": "__main__"})
     monkeypatch.setattr(sys.modules["__main__"], "InMain", in_main, raising=False)
-    assert _one(fab, in_main).ask(lambda number: -number) == [0, -1, -2]
+    assert one(fab, in_main).ask(lambda number: -number) == [0, -1, -2]
 
 
 def test_what_cannot_be_pickled_is_refused_before_it_is_sent(fab):
@@ -93,7 +89,7 @@ def test_what_cannot_be_pickled_is_refused_before_it_is_sent(fab):
 
 
 def test_what_cannot_be_unpickled_in_the_worker_is_an_error_for_its_sender_alone(fab):
-    raiser, recorder, before = _one(fab, Raiser), _one(fab, Recorder), len(fab.dead_letters())
+    raiser, recorder, before = one(fab, Raiser), one(fab, Recorder), len(fab.dead_letters())
     fab.tell_many([recorder] * 4, [1, UnloadableBody(), HasError(), 2])
     fab.drain(timeout=PATIENCE)
     with pytest.raises(EncodingError, match="a body cannot be decoded: ModuleNotFoundError: No module named 'phantom'"):
@@ -108,16 +104,16 @@ def test_what_cannot_be_unpickled_in_the_worker_is_an_error_for_its_sender_alone
 
 def test_a_reference_of_another_fabric_cannot_be_sent(fab, kind):
     with kind(workers=1) as other:
-        stranger = _one(other, Echo)
+        stranger = one(other, Echo)
         with pytest.raises(EncodingError, match="no part in its fabric"):
-            _one(fab, Recorder).ask(stranger)
+            one(fab, Recorder).ask(stranger)
 
 
 # Replies.
 
 
 def test_a_reply_that_cannot_be_sent_is_an_error_and_its_neighbours_arrive(fab):
-    replier = _one(fab, Replier)
+    replier = one(fab, Replier)
     replies = fab.ask_many([replier] * 4, [list, threading.Lock, UnloadableBody, dict], return_exceptions=True)
 
     assert replies[::3] == [[], {}]
@@ -131,7 +127,7 @@ def test_a_reply_that_cannot_be_sent_is_an_error_and_its_neighbours_arrive(fab):
         with pytest.raises(EncodingError, match=text):
             replier.submit(function).result(timeout=PATIENCE)
         with pytest.raises(AgentError, match=text):
-            _one(fab, Asker).ask((replier, function), timeout=PATIENCE)
+            one(fab, Asker).ask((replier, function), timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +146,7 @@ def test_a_reply_that_cannot_be_sent_is_an_error_and_its_neighbours_arrive(fab):
     ids=["plain", "in its constructor", "needs two", "lock", "mute", "surrogate", "long", "exit", "stop"],
 )
 def test_an_exception_arrives_with_its_text_and_as_itself_where_it_can(fab, raised, text, cause):
-    raiser = _one(fab, Raiser)
+    raiser = one(fab, Raiser)
     with pytest.raises(AgentError, match=text) as caught:
         raiser.ask(raised, timeout=PATIENCE)
 
@@ -184,7 +180,7 @@ def test_an_exception_arrives_with_its_text_and_as_itself_where_it_can(fab, rais
     ids=lambda array: f"{array.dtype}{list(array.shape)}".replace(" ", ""),
 )
 def test_arrays_arrive_whole_and_are_the_receivers_own(fab, array):
-    before, user = array.copy(), _one(fab, ArrayUser)
+    before, user = array.copy(), one(fab, ArrayUser)
     returned = user.ask(array, timeout=PATIENCE)
 
     assert np.array_equal(array, before)
@@ -196,7 +192,7 @@ def test_arrays_arrive_whole_and_are_the_receivers_own(fab, array):
 
 
 def test_an_array_may_be_changed_as_soon_as_it_is_sent(fab):
-    recorder, array = _one(fab, Recorder), np.arange(1_000)
+    recorder, array = one(fab, Recorder), np.arange(1_000)
     recorder.tell({"nested": array, "twice": array})
     array[:] = 0
     seen = recorder.ask("all")[0]
@@ -227,7 +223,7 @@ def test_a_body_over_the_limit_of_the_lane_is_refused(plain):
 
 
 def test_a_reply_over_the_limit_of_the_lane_is_an_error_and_its_neighbours_arrive(plain):
-    replier, postponer = _one(plain, Replier), _one(plain, Postponer)
+    replier, postponer = one(plain, Replier), one(plain, Postponer)
     replies = plain.ask_many([replier] * 3, [lambda: 1, lambda: bytes(HUGE), lambda: 3], return_exceptions=True)
     assert [replies[0], type(replies[1]), replies[2]] == [1, MessageTooLargeError, 3]
     assert "a reply of 5,000,000 bytes" in str(replies[1])
@@ -246,7 +242,7 @@ def test_a_message_or_reply_over_the_limit_between_workers_is_an_error(plain):
         asker.ask((replier, lambda: bytes(LARGE)), timeout=PATIENCE)
     with pytest.raises(AgentError, match="MessageTooLargeError: a message of 200,000 bytes is over the limit"):
         asker.ask((replier, bytes(LARGE)), timeout=PATIENCE)
-    shouter, recorder, before = _one(plain, Shouter), _one(plain, Recorder), len(plain.dead_letters())
+    shouter, recorder, before = one(plain, Shouter), one(plain, Recorder), len(plain.dead_letters())
     shouter.tell(("once", recorder, bytes(LARGE)[:130_000]))
     plain.drain(timeout=PATIENCE)
 
@@ -263,7 +259,7 @@ def test_a_class_may_choose_json(fab):
     assert echoes[0].ask((1, 2)) == [1, 2], "tuples arrive as lists: it went as JSON, both ways"
     assert echoes.ask_each([{"a": (1,)}, "x"]) == [{"a": [1]}, "x"]
     assert fab.ask_many(list(echoes), [(1,), b"raw"]) == [[1], b"raw"]
-    assert _one(fab, Asker).ask((echoes[0], (1, 2)), timeout=PATIENCE) == [1, 2]
+    assert one(fab, Asker).ask((echoes[0], (1, 2)), timeout=PATIENCE) == [1, 2]
     with pytest.raises(EncodingError, match="cannot be said in JSON"):
         echoes[0].ask({1, 2})
     with pytest.raises(EncodingError, match=r"the reply .*cannot be said in JSON"):
@@ -273,13 +269,13 @@ def test_a_class_may_choose_json(fab):
 
 
 def test_references_of_several_minds_can_be_asked_together(fab):
-    refs = [_one(fab, JsonEcho), _one(fab, Echo)]
+    refs = [one(fab, JsonEcho), one(fab, Echo)]
 
     assert fab.ask_many(refs, [(1, 2), (1, 2)]) in ([(1, 2), (1, 2)], [[1, 2], (1, 2)])
 
 
 def test_a_fabric_without_pickles_takes_what_json_says_bytes_and_arrays(json_fab):
-    echo = _one(json_fab, Echo)
+    echo = one(json_fab, Echo)
     assert echo.ask({"a": (1, 2.5, None, "x")}) == {"a": [1, 2.5, None, "x"]}
     assert echo.ask(b"raw") == b"raw"
     assert np.array_equal(echo.ask(np.arange(3)), np.arange(3))
@@ -287,7 +283,7 @@ def test_a_fabric_without_pickles_takes_what_json_says_bytes_and_arrays(json_fab
         with pytest.raises(EncodingError):
             echo.ask(body)
     with pytest.raises(EncodingError, match="the reply"):
-        _one(json_fab, JsonEcho).ask("set", timeout=PATIENCE)
+        one(json_fab, JsonEcho).ask("set", timeout=PATIENCE)
 
 
 def test_a_fabric_without_pickles_says_what_went_wrong_in_words(json_fab):
@@ -311,11 +307,11 @@ def test_in_a_fabric_without_pickles_agents_stop_others_but_spawn_none(json_fab)
         def on_stop(self):
             self.context.tell(self.heir, ["answer", "gone"])
 
-    postponer, before = _one(json_fab, Postponer), len(json_fab.dead_letters())
+    postponer, before = one(json_fab, Postponer), len(json_fab.dead_letters())
     future = postponer.submit(["ask", 0])
-    _one(json_fab, LastWords, heir=postponer).tell("self")
+    one(json_fab, LastWords, heir=postponer).tell("self")
     assert future.result(timeout=PATIENCE) == "gone"
-    _one(json_fab, Summoner).tell([None, 1, {}])
+    one(json_fab, Summoner).tell([None, 1, {}])
     json_fab.drain(timeout=PATIENCE)
 
     assert "needs a pickle" in str(json_fab.dead_letters()[before].error)

@@ -1,61 +1,35 @@
-"""What agents do with the messages they handle, on real workers and inline: batches, coroutines, sending on."""
+"""What agents do with the messages they handle, on real workers and inline: batches, coroutines, passing on."""
 
 import pytest
 
-from fabric import AgentError, AgentNotFoundError, BackpressureError, Fabric, FabricError, SpawnError
-from tests.agents import Counter, Echo, Gate, Recorder, Relay
+from fabric import AgentError, FabricError, SpawnError
+from tests.agents import Counter, Echo, Recorder, Relay
 from tests.api_agents import (
     Alarm,
-    Asker,
-    AsyncForwarder,
-    AsyncPostponer,
     Batcher,
-    Chained,
     Forwarder,
-    Hop,
     Made,
-    Overlapping,
     Picky,
     Postponer,
     QuietSummoner,
     Raiser,
-    Shouter,
     Starter,
     Stopper,
-    Summoner,
-    ThreeAtOnce,
     Waiter,
     WhoAsks,
     Witness,
 )
+from tests.api_coroutines import Asker, AsyncForwarder, AsyncPostponer, Chained, Overlapping, Summoner, ThreeAtOnce
+from tests.api_steps import dead_since, one
 
 PATIENCE = 30  # seconds until a test is taken to have failed
-
-
-def _one(fab, kind, **options):
-    return fab.spawn_batch(kind, 1, **options)[0]
-
-
-def _fill_lane_of(agent):
-    for sent in range(10_000):
-        try:
-            agent.tell_nowait(b"x" * 64)
-        except BackpressureError:
-            return sent
-    raise AssertionError("the lane took 10,000 messages and was not full")
-
-
-def _dead(fab, before):
-    """Return the dead letters that came since there were so many."""
-    fab.drain(timeout=PATIENCE)
-    return fab.dead_letters()[before:]
 
 
 # on_batch.
 
 
 def test_on_batch_gets_what_came_together_and_answers_each(fab):
-    batcher = _one(fab, Batcher)
+    batcher = one(fab, Batcher)
     assert fab.ask_many([batcher] * 200, range(200)) == list(range(200))
     assert batcher.ask("alone") == "alone"
     sizes = batcher.ask("sizes")
@@ -73,13 +47,13 @@ def test_on_batch_shares_a_batch_with_agents_that_take_messages_singly(fab):
 
 
 def test_on_batch_may_answer_nothing_at_all(fab):
-    batcher = _one(fab, Batcher, mode="nothing")
+    batcher = one(fab, Batcher, mode="nothing")
 
     assert fab.ask_many([batcher] * 3, [1, 2, 3]) == [None] * 3
 
 
 def test_a_wrong_number_of_replies_is_an_error_for_each_of_the_batch(fab):
-    batcher, echo = _one(fab, Batcher, mode="short"), _one(fab, Echo)
+    batcher, echo = one(fab, Batcher, mode="short"), one(fab, Echo)
     replies = fab.ask_many([batcher, echo, batcher, batcher], [1, 2, 3, 4], return_exceptions=True)
 
     assert replies[1] == 2
@@ -90,12 +64,12 @@ def test_a_wrong_number_of_replies_is_an_error_for_each_of_the_batch(fab):
 
 
 def test_an_on_batch_that_raises_is_an_error_for_each_of_the_batch(fab):
-    batcher, before = _one(fab, Batcher, mode="raise"), len(fab.dead_letters())
+    batcher, before = one(fab, Batcher, mode="raise"), len(fab.dead_letters())
     replies = fab.ask_many([batcher] * 3, [1, 2, 3], return_exceptions=True)
     fab.tell_many([batcher] * 2, [1, 2])
 
     assert [str(reply.__cause__) for reply in replies] == ["no batch today"] * 3
-    assert [str(letter.error.__cause__) for letter in _dead(fab, before)] == ["no batch today"] * 2
+    assert [str(letter.error.__cause__) for letter in dead_since(fab, before)] == ["no batch today"] * 2
 
 
 # Waiting in handlers.
@@ -103,7 +77,7 @@ def test_an_on_batch_that_raises_is_an_error_for_each_of_the_batch(fab):
 
 @pytest.mark.parametrize("how", ["ask", "submit", "ask_group"])
 def test_a_handler_that_would_wait_raises_at_once(fab, how):
-    waiter, echoes = _one(fab, Waiter), fab.spawn_batch(Echo, 2)
+    waiter, echoes = one(fab, Waiter), fab.spawn_batch(Echo, 2)
     with pytest.raises(AgentError, match=r"ask\(\) in a handler would stop the whole worker") as caught:
         waiter.ask((echoes if how == "ask_group" else echoes[0], how), timeout=PATIENCE)
 
@@ -115,14 +89,14 @@ def test_a_handler_that_would_wait_raises_at_once(fab, how):
 
 
 def test_a_coroutine_handles_one_message_at_a_time_in_order(fab):
-    agent = _one(fab, Overlapping)
+    agent = one(fab, Overlapping)
 
     assert fab.ask_many([agent] * 50, range(50), timeout=PATIENCE) == list(range(50))
     assert agent.ask("most") == (1, list(range(50)))
 
 
 def test_with_max_concurrency_as_many_run_at_once_and_start_in_order(fab):
-    agent = _one(fab, ThreeAtOnce)
+    agent = one(fab, ThreeAtOnce)
 
     assert fab.ask_many([agent] * 50, range(50), timeout=PATIENCE) == list(range(50))
     assert agent.ask("most") == (3, list(range(50)))
@@ -138,7 +112,7 @@ def test_a_coroutine_may_ask_others_on_any_worker(fab):
 
 
 def test_a_coroutine_sees_the_errors_of_those_it_asks(fab):
-    asker, raiser, echo = _one(fab, Asker), _one(fab, Raiser), _one(fab, Echo)
+    asker, raiser, echo = one(fab, Asker), one(fab, Raiser), one(fab, Echo)
     with pytest.raises(AgentError, match="KeyError: 'gone'"):
         asker.ask((raiser, KeyError("gone")), timeout=PATIENCE)
     echo.stop()
@@ -147,7 +121,7 @@ def test_a_coroutine_sees_the_errors_of_those_it_asks(fab):
 
 
 def test_a_coroutine_may_limit_how_long_it_waits(fab):
-    asker, postponer = _one(fab, Asker), _one(fab, Postponer)
+    asker, postponer = one(fab, Asker), one(fab, Postponer)
     with pytest.raises(AgentError, match="TimeoutError"):
         asker.ask((postponer, ("ask", 0), 0.01), timeout=PATIENCE)
     postponer.tell(("answer", "late"))
@@ -156,20 +130,20 @@ def test_a_coroutine_may_limit_how_long_it_waits(fab):
 
 
 def test_what_a_coroutine_sends_when_it_wakes_up_goes_at_once(fab):
-    chained, echo = _one(fab, Chained), _one(fab, Echo)
+    chained, echo = one(fab, Chained), one(fab, Echo)
 
     assert chained.ask((echo, 20), timeout=10) == "done"
 
 
 def test_a_coroutine_that_raises_answers_with_the_error_and_lives_on(fab):
-    agent, before = _one(fab, Overlapping), len(fab.dead_letters())
-    told, asked = {"not": "hashable"}, _one(fab, AsyncPostponer)
+    agent, before = one(fab, Overlapping), len(fab.dead_letters())
+    told, asked = {"not": "hashable"}, one(fab, AsyncPostponer)
     asked.tell("raise")
     with pytest.raises(AgentError, match="raised after reply_later"):
         asked.ask("raise", timeout=PATIENCE)
 
     assert agent.ask(told) == told
-    assert [str(letter.error.__cause__) for letter in _dead(fab, before)] == ["raised after reply_later"]
+    assert [str(letter.error.__cause__) for letter in dead_since(fab, before)] == ["raised after reply_later"]
     assert asked.ask(1, timeout=PATIENCE) == 1
 
 
@@ -177,7 +151,7 @@ def test_a_coroutine_that_raises_answers_with_the_error_and_lives_on(fab):
 
 
 def test_an_answer_may_come_later(fab):
-    postponer = _one(fab, Postponer)
+    postponer = one(fab, Postponer)
     futures = [postponer.submit(("ask", number)) for number in range(3)]
     postponer.tell(("answer", "now"))
 
@@ -185,7 +159,7 @@ def test_an_answer_may_come_later(fab):
 
 
 def test_an_answer_that_comes_later_may_be_an_error(fab):
-    postponer = _one(fab, Postponer)
+    postponer = one(fab, Postponer)
     future = postponer.submit(("ask", 0))
     postponer.tell(("fail", "not today"))
 
@@ -195,15 +169,15 @@ def test_an_answer_that_comes_later_may_be_an_error(fab):
 
 
 def test_a_message_can_be_answered_once(fab):
-    postponer, before = _one(fab, Postponer), len(fab.dead_letters())
+    postponer, before = one(fab, Postponer), len(fab.dead_letters())
     assert postponer.ask(("twice", 0), timeout=PATIENCE) == 1
     postponer.tell(("twice", "forward"))
 
-    assert ["has been answered already" in str(letter.error) for letter in _dead(fab, before)] == [True] * 2
+    assert ["has been answered already" in str(letter.error) for letter in dead_since(fab, before)] == [True] * 2
 
 
 def test_a_coroutine_may_answer_through_a_handle(fab):
-    postponer = _one(fab, AsyncPostponer)
+    postponer = one(fab, AsyncPostponer)
 
     assert fab.ask_many([postponer] * 3, [1, 2, 3], timeout=PATIENCE) == [1, 2, 3]
 
@@ -218,13 +192,13 @@ def test_a_message_may_be_passed_on_and_is_answered_by_the_other(fab, kind_of_ag
 
     assert [sender for sender, _ in replies] == [None] * 80
     assert len({correlation for _, correlation in replies}) == 80
-    echo = _one(fab, Echo)
+    echo = one(fab, Echo)
     assert forwarders[0].ask((echo, "another body"), timeout=PATIENCE) == "another body"
     assert forwarders[0].ask((echo,), timeout=PATIENCE) == (echo,)
 
 
 def test_a_told_message_may_be_passed_on(fab):
-    recorder, forwarder = _one(fab, Recorder), _one(fab, Forwarder)
+    recorder, forwarder = one(fab, Recorder), one(fab, Forwarder)
     fab.tell_many([forwarder] * 3, [(recorder, number) for number in range(3)])
     fab.drain(timeout=PATIENCE)
 
@@ -232,7 +206,7 @@ def test_a_told_message_may_be_passed_on(fab):
 
 
 def test_what_cannot_be_passed_on_is_answered_with_the_error(fab):
-    echo, forwarder = _one(fab, Echo), _one(fab, Forwarder)
+    echo, forwarder = one(fab, Echo), one(fab, Forwarder)
     echo.stop()
     with pytest.raises(AgentError, match="AgentNotFoundError"):
         forwarder.ask((echo,), timeout=PATIENCE)
@@ -242,8 +216,8 @@ def test_what_cannot_be_passed_on_is_answered_with_the_error(fab):
 
 
 def test_an_agent_knows_who_sent_it_a_message(fab):
-    who, asker, recorder = _one(fab, WhoAsks), _one(fab, Asker), _one(fab, Witness)
-    relay = _one(fab, Relay)
+    who, asker, recorder = one(fab, WhoAsks), one(fab, Asker), one(fab, Witness)
+    relay = one(fab, Relay)
     sender, correlation = who.ask(0)
     assert sender is None
     assert correlation > 0
@@ -267,7 +241,7 @@ def test_the_context_says_when_there_is_no_message_in_hand(fab):
 
 
 def test_a_message_may_be_sent_later(fab):
-    alarm, witness = _one(fab, Alarm), _one(fab, Witness)
+    alarm, witness = one(fab, Alarm), one(fab, Witness)
     assert alarm.ask(0.001, timeout=PATIENCE) == "awake"
     alarm.tell((witness, ["as it was"]))
 
@@ -275,16 +249,16 @@ def test_a_message_may_be_sent_later(fab):
 
 
 def test_what_is_to_be_sent_later_must_be_sendable_now(fab):
-    alarm, before = _one(fab, Alarm), len(fab.dead_letters())
-    echo = _one(fab, Echo)
+    alarm, before = one(fab, Alarm), len(fab.dead_letters())
+    echo = one(fab, Echo)
     echo.stop()
     alarm.tell((echo, "nobody there"))
 
-    assert "AgentNotFoundError" in str(_dead(fab, before)[0].error)
+    assert "AgentNotFoundError" in str(dead_since(fab, before)[0].error)
 
 
 def test_an_agent_may_have_agents_spawned_and_use_them(fab):
-    summoner = _one(fab, Summoner)
+    summoner = one(fab, Summoner)
     group = summoner.ask((Counter, 10, {"start": 5, "name": "summoned"}), timeout=PATIENCE)
 
     assert group.ask_all(1) == [6] * 10
@@ -297,14 +271,14 @@ def test_an_agent_may_have_agents_spawned_and_use_them(fab):
 
 
 def test_an_agent_need_not_wait_for_those_it_has_spawned(fab):
-    summoner, witness = _one(fab, QuietSummoner), _one(fab, Witness)
+    summoner, witness = one(fab, QuietSummoner), one(fab, Witness)
     summoner.tell((Starter, 3, {"witness": witness}))
 
     assert len(witness.ask(("await", 3), timeout=PATIENCE)) == 3
 
 
 def test_an_agent_may_stop_itself_and_others(fab):
-    witness, stopper = _one(fab, Witness), _one(fab, Stopper)
+    witness, stopper = one(fab, Witness), one(fab, Stopper)
     victims = fab.spawn_batch(Picky, 2, witness=witness)
     stopper.tell(victims[0])
     assert witness.ask(("await", 1), timeout=PATIENCE) == [(victims[0], "stopped")]
@@ -316,86 +290,6 @@ def test_an_agent_may_stop_itself_and_others(fab):
         def on_stop(self):
             self.context.tell(witness, "gone")
 
-    last = _one(fab, LastWords)
+    last = one(fab, LastWords)
     last.tell("self")
     assert witness.ask(("await", 3), timeout=PATIENCE)[2] == (last, "gone")
-
-
-# Sending to others.
-
-
-def test_references_and_groups_travel_in_messages_and_work_where_they_arrive(fab):
-    shouter, recorders = _one(fab, Shouter), fab.spawn_batch(Recorder, 4, name="listener")
-    echo = _one(fab, Echo)
-    returned = echo.ask({"one": recorders[0], "all": recorders, "some": recorders[1:3]})
-    assert returned["one"] == recorders[0]
-    assert list(returned["all"]) == list(recorders)
-    assert [ref.name for ref in returned["some"]] == ["listener-1", "listener-2"]
-    shouter.tell(("all", recorders, "hello"))
-    shouter.tell(("each", returned["some"], [1, 2]))
-    shouter.tell(("once", recorders[3], "you"))
-    fab.drain(timeout=PATIENCE)
-
-    assert returned["all"].ask_all("all") == [["hello"], ["hello", 1], ["hello", 2], ["hello", "you"]]
-
-
-def test_a_handler_that_tells_a_group_the_wrong_number_of_bodies_sends_nothing(fab):
-    shouter, recorders, before = _one(fab, Shouter), fab.spawn_batch(Recorder, 3), len(fab.dead_letters())
-    shouter.tell(("each", recorders, [1, 2]))
-
-    assert "3 agents and 2 bodies" in str(_dead(fab, before)[0].error)
-    assert recorders.ask_all("all") == [[]] * 3
-
-
-def test_what_an_agent_tells_a_stopped_one_raises_in_its_handler(fab):
-    relay, echo, before = _one(fab, Relay), _one(fab, Echo), len(fab.dead_letters())
-    echo.stop()
-    relay.tell((echo, 1))
-
-    letter = _dead(fab, before)[0]
-    assert letter.agent == relay.address
-    assert isinstance(letter.error.__cause__, AgentNotFoundError)
-
-
-def test_what_agents_send_arrives_in_order(fab):
-    shouters = [fab.spawn_batch(Shouter, 1, placement=slot)[0] for slot in (0, 1)]
-    recorder = _one(fab, Recorder)
-    for number in range(1_000):
-        shouters[number % 2].tell(("once", recorder, number))
-    fab.drain(timeout=PATIENCE)
-    seen = recorder.ask("all")
-
-    assert [number for number in seen if number % 2 == 0] == list(range(0, 1_000, 2))
-    assert [number for number in seen if number % 2 == 1] == list(range(1, 1_000, 2))
-
-
-def test_a_handler_that_sends_more_than_the_outbox_takes_is_told(kind):
-    with kind(workers=2, outbox_bytes=2**16) as fab:
-        shouter, recorder = fab.spawn_batch(Shouter, 1, placement=0)[0], fab.spawn_batch(Recorder, 1, placement=1)[0]
-        sent = shouter.ask(("many", recorder, b"x" * 1_000), timeout=PATIENCE)
-        fab.drain(timeout=PATIENCE)
-
-        assert 20 < sent < 64
-        assert recorder.ask("all") == [b"x" * 1_000] * sent
-        assert shouter.ask(("many", recorder, b"x" * 1_000), timeout=PATIENCE) > 0, "there is room again"
-
-
-def test_a_full_lane_refuses_whoever_does_not_wait(kind, tmp_path):
-    with kind(workers=1, lane_bytes=2**16, drain=False) as fab:
-        gates = fab.spawn_batch(Gate, 2, path=str(tmp_path / "open"))
-        fab.drain(timeout=PATIENCE)
-        gates[0].tell("wait")
-        sent = _fill_lane_of(gates[1])
-        with pytest.raises(BackpressureError):
-            gates[1].submit_nowait(b"x" * 64)
-        (tmp_path / "open").touch()
-
-        assert gates[1].ask("count", timeout=PATIENCE) == sent
-
-
-def test_coroutines_that_ask_each_other_need_no_more_room_than_the_lanes_have(kind):
-    with kind(workers=2) as fab:
-        hops = fab.spawn_batch(Hop, 2)
-        chains = 1_000 if kind is Fabric else 50
-        replies = fab.ask_many([hops[0]] * chains, [(8, list(hops))] * chains, timeout=60)
-        assert replies == [8] * chains

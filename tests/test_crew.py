@@ -30,11 +30,12 @@ def _fails_once(function):
     return wrapper
 
 
-@pytest.mark.parametrize("part", ["_watched", "_run_due", "_on_death", "start"])
+@pytest.mark.parametrize("part", ["_lookout._watched", "_lookout._run_due", "_on_death", "start"])
 def test_a_worker_is_replaced_though_memory_runs_out_meanwhile(monkeypatch, part):
     with Fabric(workers=1) as fab:
         echo, crew = fab.spawn_batch(Echo, 1)[0], fab._supervisor.crew
-        monkeypatch.setattr(crew, part, _fails_once(getattr(crew, part)))
+        where, name = (crew._lookout, part.removeprefix("_lookout.")) if "." in part else (crew, part)
+        monkeypatch.setattr(where, name, _fails_once(getattr(where, name)))
         crew.kill(1)
         assert echo.ask("hello", timeout=PATIENCE) == "hello"
 

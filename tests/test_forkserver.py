@@ -69,10 +69,10 @@ def test_a_worker_whose_key_is_lost_ends_and_has_done_nothing(server, tmp_path):
 def test_a_fork_server_that_dies_before_it_has_forked_a_successor_costs_nothing(tmp_path):
     with Fabric(workers=1, max_attempts=2) as fab:
         agent = fab.spawn_batch(DiesOnce, 1, flag=str(tmp_path / "flag"))[0]
-        server = fab._supervisor.crew._server
+        server = fab._supervisor.crew.server.process
         server.send_signal(signal.SIGSTOP)
         future = agent.submit("once more")
-        _until(lambda: 1 in fab._supervisor.crew._expected)
+        _until(lambda: 1 in fab._supervisor.crew.server.expected)
         server.kill()
 
         assert future.result(timeout=PATIENCE) == "once more", "it killed one worker: the other was never forked"
@@ -90,7 +90,7 @@ def test_resize_says_that_a_worker_cannot_be_started_and_the_others_go_on(monkey
         echo = fab.spawn_batch(Echo, 1)[0]
         with monkeypatch.context() as broken:
             broken.setattr("sys.executable", "/bin/false")
-            fab._supervisor.crew._server.kill()
+            fab._supervisor.crew.server.kill()
             with pytest.raises(FabricError, match="the fork server died"):
                 fab.resize(2)
         assert echo.ask("hello") == "hello"

@@ -77,11 +77,11 @@ def test_a_stopped_worker_is_replaced():
 def test_a_stopped_fork_server_is_replaced_when_it_is_needed():
     with Fabric(workers=1, stopped_timeout=0.2) as fab:
         echo = fab.spawn_batch(Echo, 1)[0]
-        os.kill(fab._supervisor.crew.server_pid, signal.SIGSTOP)
+        os.kill(fab._supervisor.crew.server.pid, signal.SIGSTOP)
         os.kill(fab.statistics().workers[0].pid, signal.SIGKILL)
         assert echo.ask("hello", timeout=30) == "hello"
 
 
 def test_a_fork_server_that_is_stopped_does_not_hold_up_the_end():
     with Fabric(workers=1, stopped_timeout=None) as fab:
-        os.kill(fab._supervisor.crew.server_pid, signal.SIGSTOP)
+        os.kill(fab._supervisor.crew.server.pid, signal.SIGSTOP)

@@ -12,7 +12,8 @@ import pytest
 from fabric import Agent, AgentError, BackpressureError, Fabric, FabricError, MessageTooLargeError
 from fabric.testing import InlineFabric
 from tests.agents import Counter, Echo, Recorder, Relay
-from tests.api_agents import Alarm, Asker, Batcher, Overlapping, Postponer, Raiser, Starter, Stuck, Waiter
+from tests.api_agents import Alarm, Batcher, Postponer, Raiser, Starter, Waiter
+from tests.api_coroutines import Asker, Overlapping, Stuck
 
 
 @pytest.fixture

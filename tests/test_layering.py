@@ -65,6 +65,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.flow",
         "fabric.statistics",
     ),
+    ("fabric.agent_checks",),
     (
         "fabric.array_agents",
         "fabric.task_runner",
@@ -97,6 +98,8 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.pace",
         "fabric.chunking",
         "fabric.sources",
+        "fabric.fork_server",
+        "fabric.lookout",
     ),
     ("fabric.pool_runner",),
     (
@@ -131,7 +134,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.mending",
         "fabric.waits",
     ),
-    ("fabric.monitor", "fabric.lane_ends"),
+    ("fabric.monitor", "fabric.lane_ends", "fabric.culling"),
     ("fabric.workers.later", "fabric.workers.requests"),
     ("fabric.workers.streaming", "fabric.workers.streams", "fabric.switchboard"),
     ("fabric.workers.mailbox", "fabric.workers.messenger", "fabric.streams"),
@@ -146,6 +149,7 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.workers.restoring",
     ),
     ("fabric.array_spawner", "fabric.workers.unfinished"),
+    ("fabric.agent_spawner",),
     ("fabric.workers.early", "fabric.workers.loop", "fabric.coordinator"),
     ("fabric.workers.forkserver", "fabric.queue"),
     ("fabric.task_settings", "fabric.task_errors", "fabric.task_future", "fabric.processes"),

@@ -121,7 +121,7 @@ def test_workers_end_when_the_coordinator_is_killed(spin):
 def test_a_killed_fork_server_is_replaced_and_workers_go_on():
     with Fabric(workers=1) as fab:
         echo = fab.spawn_batch(Echo, 1)[0]
-        server = fab._supervisor.crew._server
+        server = fab._supervisor.crew.server.process
         server.kill()
         server.wait()
         assert echo.ask("the worker runs on") == "the worker runs on"

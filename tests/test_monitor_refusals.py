@@ -82,7 +82,7 @@ def test_a_fabric_of_another_version_is_refused():
 
 
 def test_a_worker_and_the_fork_server_are_refused_and_the_coordinator_named(fabric):
-    worker, server = fabric.statistics().workers[1].pid, fabric._supervisor.crew.server_pid
+    worker, server = fabric.statistics().workers[1].pid, fabric._supervisor.crew.server.pid
     with pytest.raises(FabricError, match=rf"{worker} is worker 2 .* process {os.getpid()} runs: python -m fabric top"):
         Monitor(worker)
     with pytest.raises(FabricError, match=rf"{server} is the fork server.* process {os.getpid()} runs"):

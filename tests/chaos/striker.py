@@ -127,7 +127,7 @@ class Striker(threading.Thread):
             _send(pidfd, signal.SIGCONT)
 
     def _signal_server(self, what: int) -> None:
-        server = self._crew._server
+        server = self._crew.server.process
         if server is not None and server.poll() is None:  # not yet waited for: the pid is still its own
             server.send_signal(what)
             self.kills += what == signal.SIGKILL
