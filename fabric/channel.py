@@ -460,7 +460,7 @@ class Receiver:
         return data
 
     def _lane_data(self, lane: int) -> memoryview:
-        """The data of an incoming lane; lanes from P on are control lanes (native/fab_segment.h)."""
+        """The data of an incoming lane; lanes from P on are control lanes (native/fab_layout.h)."""
         processes = self._peer.processes
         control = lane // processes
         return self._segment.lane_data(lane % processes, self._peer.process + control * processes)
