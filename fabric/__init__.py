@@ -6,7 +6,7 @@ Layers; a module imports lower rows only (tests/test_layering.py holds the table
 
     native/                                        the C core
     errors config messages counters                what everybody knows
-    ring lending                                   the only users of the C core: lanes, arenas
+    layout ring columns batch lending ...          the only users of the C core: lanes, arenas
     segment codec wire chunk records               memory, and bytes for bodies
     channel                                        messages over lanes
     agent array_agents flow placement waves ...    what users hold; decisions, pure

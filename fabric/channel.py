@@ -14,9 +14,12 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fabric.batch import Batch
 from fabric.chunk import Chunk
 from fabric.codec import Codec, Encoded, Undecodable, decode_order
+from fabric.columns import BATCH_MAX, Columns
 from fabric.errors import EncodingError, FabricError
+from fabric.heap import keep_heap
 from fabric.messages import (
     COORDINATOR,
     CURSOR_LANE_SHIFT,
@@ -33,7 +36,7 @@ from fabric.messages import (
     TO_AGENTS,
 )
 from fabric.parcel import Data, Parcel, unpack
-from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer, keep_heap
+from fabric.ring import EINTR, HEADER_BYTES, Peer
 from fabric.segment import Segment
 from fabric.stopwatch import Stopwatch
 from fabric.views import Views

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from fabric.agent import AgentRef
 from fabric.arena import Arena
+from fabric.batch import Batch
 from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, Encoded, encode_order, joined
 from fabric.counters import BACKPRESSURE_NS, BACKPRESSURE_WAITS, REFUSALS, TIMEOUTS
@@ -41,7 +42,7 @@ from fabric.messages import (
 from fabric.parcel import Data, Parcel, lend_all
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
-from fabric.ring import QUIET, ROOM, Batch, Peer
+from fabric.ring import QUIET, ROOM, Peer
 from fabric.stopwatch import Stopwatch
 from fabric.tally import Tally
 from fabric.window import Window

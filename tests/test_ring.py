@@ -9,20 +9,10 @@ from array import array
 import pytest
 
 from fabric import LayoutError, MessageTooLargeError
-from fabric.ring import (
-    ALIVE,
-    BATCH_MAX,
-    EINTR,
-    LINE_BYTES,
-    LOST,
-    MESSAGES,
-    QUIET,
-    ROOM,
-    STOPPED,
-    Batch,
-    Columns,
-    Layout,
-)
+from fabric.batch import Batch
+from fabric.columns import BATCH_MAX, Columns
+from fabric.layout import LINE_BYTES, Layout
+from fabric.ring import ALIVE, EINTR, LOST, MESSAGES, QUIET, ROOM, STOPPED
 from tests.loopback import LANE_BYTES, PEER_LANE_BYTES, loopback
 
 KIND = 2

@@ -18,9 +18,11 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from fabric.batch import Batch
 from fabric.codec import Codec, joined
+from fabric.columns import Columns
 from fabric.messages import MIXED, RAW
-from fabric.ring import HEADER_BYTES, RUN, Batch, Columns, Peer
+from fabric.ring import HEADER_BYTES, RUN, Peer
 
 STATE = 17
 MARK = 18
