@@ -3,7 +3,7 @@
     Batch(...).targets(...).bodies(...) ── put ──▶ a lane          until it is full, or the window is
                                         ── put_in_outbox, put_in_journal ──▶ this worker's own
 
-Sending to a lane belongs to whoever holds its lock (fabric.channel). Nothing here waits.
+Sending to a lane belongs to whoever holds its lock (fabric.sender). Nothing here waits.
 """
 
 from array import array

@@ -23,7 +23,6 @@ from fabric.agent import Agent, AgentGroup, AgentRef, register_messenger
 from fabric.array_agents import ArrayGroup
 from fabric.array_spawner import ArraySpawner
 from fabric.aside import Aside
-from fabric.channel import Receiver
 from fabric.codec import Codec, Undecodable, describe
 from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
@@ -33,6 +32,7 @@ from fabric.meters import Board, Meters
 from fabric.payloads import open_arena
 from fabric.pending import deadline_of
 from fabric.postmortem import count_messages
+from fabric.receiver import Receiver
 from fabric.replies import Replies
 from fabric.sampler import Sampler
 from fabric.segment import Segment

@@ -4,7 +4,7 @@
                         wait, arm, ring: sleep until there is something to do, and wake who sleeps
 
 Who may call what: `receive`, `commit` and `wait` belong to one thread at a time, sending to a lane to
-whoever holds that lane's lock (fabric.channel); the rest may be called by any thread. Every call drops the
+whoever holds that lane's lock (fabric.sender); the rest may be called by any thread. Every call drops the
 GIL, so the calls that move messages take a batch.
 """
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from fabric.agent import AgentRef
 from fabric.arena import Arena
 from fabric.batch import Batch
-from fabric.channel import Sender, make_batch
 from fabric.codec import Codec, Encoded, encode_order, joined
 from fabric.counters import BACKPRESSURE_NS, BACKPRESSURE_WAITS, REFUSALS, TIMEOUTS
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
@@ -43,6 +42,7 @@ from fabric.parcel import Data, Parcel, lend_all
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
 from fabric.ring import QUIET, ROOM, Peer
+from fabric.sender import Sender, make_batch
 from fabric.stopwatch import Stopwatch
 from fabric.tally import Tally
 from fabric.window import Window

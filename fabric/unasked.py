@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fabric.channel import Received
 from fabric.codec import revive
 from fabric.counters import DEAD_LETTERS
 from fabric.errors import FabricError
 from fabric.guarded_log import GuardedLogger
 from fabric.messages import FAILURE, REQUEST, DeadLetter, ErrorInfo, SpawnRequest
+from fabric.receiver import Received
 from fabric.tally import Tally
 
 _log = GuardedLogger("fabric")

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from fabric import ClosedError, EncodingError, MessageTooLargeError
-from fabric.channel import Receiver, Sender, as_sequence, make_batch
 from fabric.codec import Codec, Undecodable
 from fabric.messages import DROPPED, MESSAGE, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW
+from fabric.receiver import Receiver
 from fabric.ring import MESSAGES
+from fabric.sender import Sender, as_sequence, make_batch
 from tests.loopback import LANE_BYTES, loopback
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from fabric.agent import AgentRef
 from fabric.batch import Batch
-from fabric.channel import Receiver
 from fabric.codec import Codec
+from fabric.receiver import Receiver
 from fabric.replies import Replies
 from fabric.ring import MESSAGES
 from fabric.segment import Segment

@@ -55,7 +55,8 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.attaching",),
     (
         "fabric.callables",
-        "fabric.channel",
+        "fabric.receiver",
+        "fabric.sender",
         "fabric.inheriting",
         "fabric.large",
         "fabric.loans",

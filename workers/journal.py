@@ -109,7 +109,7 @@ class Run(NamedTuple):
 
 
 class Replayed:
-    """A run of the journal as a batch for the host: what channel.Received is for a lane."""
+    """A run of the journal as a batch for the host: what receiver.Received is for a lane."""
 
     undecodable = True  # or not: the host looks at each body
 

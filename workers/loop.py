@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fabric import counters as count
-from fabric.channel import Received, Receiver
 from fabric.codec import Undecodable, refusal
 from fabric.lifeline import Lifeline
 from fabric.messages import (
@@ -43,6 +42,7 @@ from fabric.messages import (
     TakeOverOrder,
     begins_stream,
 )
+from fabric.receiver import Received, Receiver
 from fabric.ring import MESSAGES, ROOM, Peer
 from fabric.workers.host import Host
 from fabric.workers.journal import Owed, Replayed, Run

@@ -14,7 +14,6 @@ from typing import Any
 from fabric.agent import Agent, AgentGroup, AgentRef
 from fabric.arena import Arena
 from fabric.array_agents import ArrayGroup
-from fabric.channel import as_sequence
 from fabric.codec import Codec, Undecodable, describe, refusal, revive, stream_hint
 from fabric.errors import (
     AgentError,
@@ -35,6 +34,7 @@ from fabric.messages import (
     show,
 )
 from fabric.parcel import Data
+from fabric.sender import as_sequence
 from fabric.workers.context import ANSWERED, Context, Ticket, current_ticket
 from fabric.workers.handler_clock import HandlerClock
 from fabric.workers.keeper import Keeper

@@ -14,12 +14,13 @@ from array import array
 
 from fabric import counters as count
 from fabric.batch import Batch
-from fabric.channel import Received, Sender
 from fabric.codec import Encoded, refusal
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, RAW, REPLY, SMALL
 from fabric.parcel import Data
+from fabric.receiver import Received
 from fabric.ring import ROOM, Peer
+from fabric.sender import Sender
 from fabric.stopwatch import Stopwatch, add
 from fabric.workers.host import Host
 from fabric.workers.outbox import Outbox, Slice
