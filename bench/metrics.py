@@ -27,8 +27,8 @@ from bench.harness import Case, Contestant, Metric
 from bench.sample import Sample, WrongAnswerError, timed
 from fabric import Fabric, FabricConfig, Statistics, counters
 from fabric.histogram import HISTOGRAM_BYTES, SECONDS, TOP, Histogram
+from fabric.layout import CLASSES
 from fabric.meters import Board, Meters
-from fabric.ring import CLASSES
 from fabric.segment import Segment
 from fabric.statistics import Known, take
 

@@ -6,9 +6,9 @@ Layers; a module imports lower rows only (tests/test_layering.py holds the table
 
     native/                                        the C core
     errors config messages counters                what everybody knows
-    ring lending                                   the only users of the C core: lanes, arenas
+    layout ring columns batch lending ...          the only users of the C core: lanes, arenas
     segment codec wire chunk records               memory, and bytes for bodies
-    channel                                        messages over lanes
+    sender receiver                                messages over lanes
     agent array_agents flow placement waves ...    what users hold; decisions, pure
     workers.host ... | crew, replies, directory    the worker's side | the coordinator's side
     workers.loop     | coordinator                 the two loops

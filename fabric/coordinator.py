@@ -20,7 +20,6 @@ from fabric.admission import admit_lanes, available_bytes
 from fabric.agent import AgentRef, register_messenger
 from fabric.agent_spawner import AgentSpawner
 from fabric.aside import Aside
-from fabric.channel import Receiver
 from fabric.codec import Codec
 from fabric.config import FabricConfig, usable_cpus
 from fabric.directory import Directory
@@ -30,6 +29,7 @@ from fabric.meters import Board, Meters
 from fabric.payloads import open_arena
 from fabric.pending import deadline_of
 from fabric.postmortem import count_messages
+from fabric.receiver import Receiver
 from fabric.replies import Replies
 from fabric.sampler import Sampler
 from fabric.segment import Segment

@@ -10,9 +10,9 @@ from fabric.config import FabricConfig
 from fabric.errors import EncodingError
 from fabric.inline_lanes import Lanes, Outbox
 from fabric.inline_loop import SteppedLoop, running_loop
+from fabric.layout import COUNTERS
 from fabric.parcel import Data
 from fabric.remote_errors import refusal
-from fabric.ring import COUNTERS
 from fabric.workers.host import Host
 
 _NEVER = 1e12  # microseconds: no reply is published before its batch ends

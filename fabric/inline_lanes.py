@@ -2,7 +2,7 @@
 
 Lanes     in the place of fabric.ring.Peer       encoded records, in one deque for each process
 Outbox    in the place of workers.outbox         what a handler sends goes into those deques at once
-Batch     in the place of channel.Received       records of one kind, decoded
+Batch     in the place of receiver.Received      records of one kind, decoded
 """
 
 from array import array
@@ -195,7 +195,7 @@ class Outbox:
 
 
 class Batch:
-    """Records of one kind, decoded: what a worker's loop has as a channel.Received."""
+    """Records of one kind, decoded: what a worker's loop has as a receiver.Received."""
 
     lane = COORDINATOR
     end = bytes = 0  # there is no lane: nothing is held back in it

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from fabric.arena import Arena
-from fabric.channel import Sender
+from fabric.batch import Batch
 from fabric.counters import BACKPRESSURE_NS, BACKPRESSURE_WAITS, REFUSALS, TIMEOUTS
 from fabric.errors import AgentNotFoundError, BackpressureError, ClosedError, FabricError
 from fabric.lending import ARENA
@@ -23,7 +23,8 @@ from fabric.messages import COORDINATOR, CREDIT, NONE, RELIEF, show
 from fabric.parcel import Data
 from fabric.pending import deadline_of
 from fabric.replies import Replies
-from fabric.ring import QUIET, ROOM, Batch, Peer
+from fabric.ring import QUIET, ROOM, Peer
+from fabric.sender import Sender
 from fabric.tally import Tally
 from fabric.window import Window
 

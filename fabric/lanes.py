@@ -7,8 +7,10 @@ only looks must read, since to look at a page through a mapping allocates it.
 import struct
 from typing import NamedTuple
 
+from fabric.layout import LINE_BYTES, TRAFFIC_BYTES
+from fabric.measured import Traffic
 from fabric.messages import COORDINATOR
-from fabric.ring import HEADER_BYTES, LINE_BYTES, TRAFFIC_BYTES, Traffic
+from fabric.ring import HEADER_BYTES
 from fabric.segment import Segment
 
 NO_TRAFFIC = Traffic(0, 0, 0, 0, 0, 0)

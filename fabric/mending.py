@@ -9,8 +9,8 @@
 
 from collections.abc import Callable
 
-from fabric.channel import Receiver
 from fabric.messages import COORDINATOR
+from fabric.receiver import Receiver
 from fabric.ring import Peer
 from fabric.segment import Segment
 

@@ -1,6 +1,6 @@
 """Say what crosses between the processes: kinds of records, encodings, addresses, and the orders.
 
-    header in C (native/fab_ring.h)      body, by its encoding
+    header in C (native/fab_record.h)    body, by its encoding
     kind       what to do with it        RAW      the bytes themselves
     encoding   how to read the body      PICKLE   pickle protocol 5
     target     agent address             JSON     orjson

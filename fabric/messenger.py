@@ -11,7 +11,6 @@ from typing import Any
 from fabric.agent import AgentGroup, AgentRef, addresses_of
 from fabric.arena import Arena
 from fabric.array_agents import ArrayGroup
-from fabric.channel import as_sequence
 from fabric.chunks import Chunker, send_chunks
 from fabric.config import FabricConfig
 from fabric.errors import BackpressureError, FabricError
@@ -19,6 +18,7 @@ from fabric.flow import check_window
 from fabric.loans import Loan, Shared, share
 from fabric.pending import Promise, deadline_of, settle
 from fabric.replies import Replies
+from fabric.sender import as_sequence
 from fabric.spawning import Spawner
 from fabric.streams import AskStream, send_stream
 from fabric.switchboard import Switchboard

@@ -16,18 +16,9 @@ from collections.abc import Iterable
 from fabric.counters import STARTS
 from fabric.histogram import COUNTS, HISTOGRAM_BYTES, TOP, Histogram, bucket_of
 from fabric.lanes import NO_TRAFFIC, read_traffic
+from fabric.layout import CLASS_NAME_BYTES, CLASSES, LINE_BYTES, PROCESSES_MAX
+from fabric.measured import LAST_USE_NS, SURVEY_HEAD, MeasuresReader, Traffic, survey
 from fabric.messages import COORDINATOR
-from fabric.ring import (
-    CLASS_NAME_BYTES,
-    CLASSES,
-    LAST_USE_NS,
-    LINE_BYTES,
-    PROCESSES_MAX,
-    SURVEY_HEAD,
-    MeasuresReader,
-    Traffic,
-    survey,
-)
 from fabric.segment import Segment
 
 _HEAD_BYTES = 2 * 8 * CLASSES

@@ -4,11 +4,11 @@ import functools
 from collections.abc import Callable
 
 from fabric.arena import Arena
-from fabric.channel import Receiver
 from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.large import Large
 from fabric.lending import Lending, Receipts
+from fabric.receiver import Receiver
 from fabric.ring import Peer
 from fabric.segment import Segment
 from fabric.views import Views

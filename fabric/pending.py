@@ -37,7 +37,7 @@ def seconds_left(deadline: float | None) -> float | None:
 
 
 class Replied(Protocol):
-    """Replies that arrived together, of one entry: a channel.Received, or one of its records."""
+    """Replies that arrived together, of one entry: a receiver.Received, or one of its records."""
 
     bodies: list[Any]
     correlation: int  # of the first

@@ -12,6 +12,7 @@ already committed was done when the worker died.
 import struct
 from typing import NamedTuple
 
+from fabric.columns import BATCH_MAX
 from fabric.errors import EncodingError
 from fabric.messages import (
     CURSOR_LANE_SHIFT,
@@ -24,7 +25,7 @@ from fabric.messages import (
     show,
 )
 from fabric.parcel import unpack
-from fabric.ring import BATCH_MAX, HEADER_BYTES
+from fabric.ring import HEADER_BYTES
 from fabric.segment import Segment, Slices
 from fabric.views import copy_of
 

@@ -3,7 +3,7 @@
     pages = Pages(mapping)                    what another process writes, mapped privately (MAP_PRIVATE)
     view = pages.view(offset, size, gone)     a buffer over part of it; gone() runs when the last view of it dies
 
-Besides fabric.ring and fabric.lending the only module that sees the C core. Nothing here waits.
+One of the few modules that see the C core (tests/test_exports.py lists them). Nothing here waits.
 """
 
 from collections.abc import Callable

@@ -4,9 +4,9 @@
                                                      get, get_many: likewise
     nobody owns it: it lives as long as somebody has it open
 
-Beside fabric.ring, fabric.lending and fabric.private the only module that sees the C core. Any thread may call
-anything here. Deadlines are NO_WAIT, FOR_EVER or a moment of `time.monotonic_ns`. A signal that comes while a
-call waits is handled by Python before it waits on.
+One of the few modules that see the C core (tests/test_exports.py lists them). Any thread may call anything here.
+Deadlines are NO_WAIT, FOR_EVER or a moment of `time.monotonic_ns`. A signal that comes while a call waits is handled
+by Python before it waits on.
 """
 
 import errno

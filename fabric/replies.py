@@ -22,13 +22,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from fabric.channel import Received, Receiver
 from fabric.counters import LATE_REPLIES
 from fabric.errors import FabricError
 from fabric.guarded_log import GuardedLogger
 from fabric.messages import INDEX_BITS, REPLY, begins_stream
 from fabric.pending import Entry, One, Promise, Replied, Single, wake
 from fabric.pump import Pump
+from fabric.receiver import Received, Receiver
 from fabric.ring import MESSAGES, Peer
 from fabric.tally import Tally
 

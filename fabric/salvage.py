@@ -9,15 +9,16 @@ workers asked is answered with the error.
 import contextlib
 from collections.abc import Callable
 
-from fabric.channel import Received, Receiver, Sender
 from fabric.codec import Codec
 from fabric.errors import EncodingError, FabricError, WorkerLostError
 from fabric.lending import Receipts
 from fabric.messages import COORDINATOR, LENT, MESSAGE, MIXED, REPLY, TO_AGENTS
 from fabric.parcel import unpack
+from fabric.receiver import Received, Receiver
 from fabric.remote_errors import refusal
 from fabric.ring import MESSAGES
 from fabric.segment import Segment
+from fabric.sender import Sender
 
 
 class _Headers(Receiver):

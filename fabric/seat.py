@@ -12,13 +12,13 @@ from concurrent.futures._base import RUNNING
 from typing import Any
 
 from fabric.agent import AgentRef
-from fabric.channel import Sender, make_batch
 from fabric.encoded import joined
 from fabric.errors import FabricError
 from fabric.messages import INDEX_MASK, MESSAGE, PICKLE
 from fabric.pace import Pace
 from fabric.pending import Entry, Failed, Finish, Replied
 from fabric.recycling import Service
+from fabric.sender import Sender, make_batch
 from fabric.task_future import TaskFuture
 
 _TOGETHER = 32  # tasks that are worth a message of their own to a worker that has others to do

@@ -19,8 +19,9 @@ import secrets
 
 from fabric.config import FabricConfig
 from fabric.errors import ClosedError, FabricError, LayoutError, advice
+from fabric.layout import CLASSES, COUNTERS, LINE_BYTES, Layout
 from fabric.messages import COORDINATOR
-from fabric.ring import CLASSES, COUNTERS, LINE_BYTES, Layout, Peer
+from fabric.ring import Peer
 
 _MFD_NOEXEC_SEAL = 0x0008
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 from fabric import counters as count
 from fabric.histogram import Histogram
 from fabric.lanes import NO_TRAFFIC
+from fabric.measured import Traffic
 from fabric.meters import Measures
-from fabric.ring import Traffic
 
 _Kind = TypeVar("_Kind", bound="ProcessStatistics")
 

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable
 
 from fabric.blame import Blame
-from fabric.channel import Receiver
 from fabric.config import FabricConfig, usable_cpus
 from fabric.counters import CLOSING, LEFT, PID, RECYCLED, REDELIVERED, RESTARTS
 from fabric.crew import Crew, Death
@@ -35,6 +34,7 @@ from fabric.messages import (
 )
 from fabric.pending import One
 from fabric.postmortem import died_unclear, examine
+from fabric.receiver import Receiver
 from fabric.restart import GiveUp, RestartPolicy
 from fabric.salvage import empty_lanes
 from fabric.segment import Segment

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fabric.agent import AgentRef
-from fabric.channel import make_batch
+from fabric.batch import Batch
 from fabric.codec import Codec
 from fabric.counters import TIMEOUTS
 from fabric.errors import BackpressureError, FabricError
@@ -34,8 +34,9 @@ from fabric.orders import encode_order
 from fabric.parcel import Data
 from fabric.pending import NO_REPLIES, Many, One, Promise, deadline_of, error_in
 from fabric.replies import Replies
-from fabric.ring import Batch, Peer
+from fabric.ring import Peer
 from fabric.same import Same, pick
+from fabric.sender import make_batch
 from fabric.stopwatch import Stopwatch
 
 _CHUNK = 2048  # messages encoded at a time: 0.3 ms of work for either side

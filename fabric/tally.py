@@ -2,7 +2,7 @@
 
 import threading
 
-from fabric.ring import COUNTERS
+from fabric.layout import COUNTERS
 
 
 class Tally:

@@ -25,11 +25,13 @@ from fabric.inline import Turns
 from fabric.inline_arena import InlineArena
 from fabric.inline_lanes import Lanes
 from fabric.large import Large
+from fabric.layout import COUNTERS
+from fabric.measured import Traffic
 from fabric.messages import MESSAGE, RECORDS, DeadLetter
 from fabric.meters import NOTHING_MEASURED, Measures
 from fabric.parcel import Data, Parcel
 from fabric.pending import Promise, settle
-from fabric.ring import COUNTERS, HEADER_BYTES, Traffic
+from fabric.ring import HEADER_BYTES
 from fabric.same import Same
 from fabric.spawning import Spawner
 from fabric.switchboard import Letter, Switchboard

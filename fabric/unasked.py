@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fabric.channel import Received
 from fabric.counters import DEAD_LETTERS
 from fabric.errors import FabricError
 from fabric.guarded_log import GuardedLogger
 from fabric.messages import FAILURE, REQUEST, DeadLetter, ErrorInfo, SpawnRequest
+from fabric.receiver import Received
 from fabric.remote_errors import revive
 from fabric.tally import Tally
 

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from fabric import counters as count
 from fabric.lanes import Lane, filled
+from fabric.layout import LINE_BYTES
 from fabric.messages import COORDINATOR, CURSOR_MAKING, index_of
 from fabric.meters import Meters
 from fabric.postmortem import Victim, is_stopped, locate
-from fabric.ring import HEADER_BYTES, LINE_BYTES
+from fabric.ring import HEADER_BYTES
 from fabric.segment import Segment
 
 STARTING, STOPPED, HUNG, RUNNING, IDLE = "starting", "stopped", "hung", "running", "idle"

@@ -11,6 +11,7 @@
 #define FAB_OUTBOX_H
 
 #include "fab_batch.h"
+#include "fab_lend.h"
 
 /* Write and publish records of a batch to our own outbox. Worker only. Never waits. */
 static inline int32_t fab_peer_outbox_batch(struct fab_peer *s, const struct fab_batch *b, uint32_t *done,

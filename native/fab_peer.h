@@ -13,6 +13,7 @@
 #define FAB_PEER_H
 
 #include "fab_doorbell.h"
+#include "fab_layout.h"
 #include "fab_table.h"
 
 struct fab_arena; /* fab_arena.h */

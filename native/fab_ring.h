@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fab_ring.h - a lane: a one-way byte ring of variable-length records between two processes.
+ * fab_ring.h - a lane: a one-way byte ring of variable-length records (fab_record.h) between two processes.
  *
  *   data   |..free..| PAD | record | record | record |..free..........................|
  *                   ^ head (consumer moves it)       ^ tail (producer moves it)
- *
- *   record | header 48 bytes | body | zero to 15 bytes up to the next multiple of 16 |
  *
  * head and tail are free-running byte counters: offset = counter & (capacity - 1), and tail - head
  * is the number of bytes in flight. A record never wraps; what is left at the end becomes a PAD.
@@ -26,12 +24,11 @@
 #ifndef FAB_RING_H
 #define FAB_RING_H
 
-#include <assert.h>
+#include "fab_columns.h"
+
 #include <errno.h>
 #include <stdalign.h>
 #include <stdatomic.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
 #ifndef FAB_P1
@@ -41,31 +38,10 @@
 #define FAB_P2 memory_order_acquire
 #endif
 
-#define FAB_LINE 128       /* two cache lines: adjacent-line prefetch pairs them */
-#define FAB_ALIGN 16       /* records start at multiples of this */
-#define FAB_BATCH_MAX 1024 /* records in one set of columns */
-#define FAB_COLUMN_FACTS 16
-#define FAB_TOKEN_SHIFT 20 /* see fab_record.correlation */
-#define FAB_KIND_PAD 1     /* fills the ring up to its end; the only kind this file knows */
+#define FAB_LINE 128 /* two cache lines: adjacent-line prefetch pairs them */
 
-/* What precedes each body. A file format: any process of any fabric version reads it so. */
-struct fab_record {
-    uint32_t size; /* header and body, without the padding behind them */
-    uint16_t kind;
-    uint8_t encoding;
-    uint8_t flags;
-    uint64_t target; /* agent address: index u32, generation u32 */
-    uint64_t sender;
-    uint64_t correlation; /* token u44, index u20 within what was asked together; 0: no reply expected */
-    uint64_t sequence;    /* per lane, counted by the producer */
-    uint64_t sent_at;     /* CLOCK_MONOTONIC, nanoseconds */
-};
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a locked atomic cannot be shared between processes");
 static_assert(sizeof(_Atomic(uint64_t)) == 8, "shared layout: counters are plain 64-bit words");
-static_assert(offsetof(struct fab_record, kind) == 4, "record format: kind");
-static_assert(offsetof(struct fab_record, target) == 8, "record format: target");
-static_assert(offsetof(struct fab_record, sent_at) == 40, "record format: sent_at");
-static_assert(sizeof(struct fab_record) == 48, "record format: header size");
 
 /* One end of a lane, in the memory of the process that owns it. */
 struct fab_producer {
@@ -92,41 +68,6 @@ struct fab_consumer {
     uint64_t dropped_bytes;
     uint32_t broken;
 };
-
-/* A run of records of one kind, as columns. Filled by fab_consumer_peek, in the reader's memory. */
-struct fab_columns {
-    uint64_t count;
-    uint64_t kind;
-    uint64_t encoding; /* of all records, or 256 when they differ: then see encodings */
-    uint64_t flags;    /* of all records, or-ed */
-    uint64_t asks;     /* records with a correlation id */
-    uint64_t size;     /* body size of all records, or UINT32_MAX when they differ */
-    uint64_t token;    /* correlation >> FAB_TOKEN_SHIFT of all records, or UINT64_MAX */
-    uint64_t step;     /* from each correlation id to the next, or 0 when it varies */
-    uint64_t start;    /* offset of the run in the lane's data */
-    uint64_t bytes;    /* length of the run, headers included */
-    uint64_t end;      /* counter behind the run: what to commit when it is handled */
-    uint64_t sent_at;  /* of the first record */
-    uint64_t more;     /* is there something else to read, in this lane or another? */
-    uint64_t first_target;
-    uint64_t first_sender;
-    uint64_t first_correlation; /* these three spare the arrays where there is but one record */
-    uint64_t targets[FAB_BATCH_MAX];
-    uint64_t senders[FAB_BATCH_MAX];
-    uint64_t correlations[FAB_BATCH_MAX];
-    uint64_t sent_ats[FAB_BATCH_MAX];
-    uint32_t starts[FAB_BATCH_MAX]; /* of the body, from the start of the run */
-    uint32_t ends[FAB_BATCH_MAX];
-    uint8_t encodings[FAB_BATCH_MAX];
-};
-
-static_assert(offsetof(struct fab_columns, targets) == FAB_COLUMN_FACTS * 8,
-              "Python reads the facts before as one array");
-
-/* Bytes a record with this body takes in the ring. */
-static inline uint64_t fab_record_span(uint64_t body_bytes) {
-    return (sizeof(struct fab_record) + body_bytes + (FAB_ALIGN - 1)) & ~(uint64_t)(FAB_ALIGN - 1);
-}
 
 /* Largest body a lane of this capacity takes: whatever the position, it fits once the lane is empty. */
 static inline uint64_t fab_ring_body_limit(uint64_t capacity) {
@@ -264,39 +205,6 @@ static inline int fab_consumer_header(const struct fab_consumer *c, uint64_t roo
         return 0;
     memcpy((uint8_t *)out + 8, at + 8, sizeof *out - 8);
     return 1;
-}
-
-/* Add one record to the run. */
-static inline void fab_columns_add(struct fab_columns *cols, const struct fab_record *r) {
-    uint64_t i = cols->count++;
-    uint32_t body = r->size - (uint32_t)sizeof *r;
-    cols->targets[i] = r->target;
-    cols->senders[i] = r->sender;
-    cols->correlations[i] = r->correlation;
-    cols->sent_ats[i] = r->sent_at;
-    cols->starts[i] = (uint32_t)(cols->bytes + sizeof *r);
-    cols->ends[i] = (uint32_t)(cols->bytes + r->size);
-    cols->encodings[i] = r->encoding;
-    if (i == 0) {
-        cols->kind = r->kind;
-        cols->encoding = r->encoding;
-        cols->size = body;
-        cols->sent_at = r->sent_at;
-        cols->token = r->correlation >> FAB_TOKEN_SHIFT;
-        cols->step = 0;
-        cols->first_target = r->target;
-        cols->first_sender = r->sender;
-        cols->first_correlation = r->correlation;
-    } else {
-        uint64_t step = r->correlation - cols->correlations[i - 1];
-        cols->step = i == 1 || cols->step == step ? step : 0;
-    }
-    cols->token = cols->token == r->correlation >> FAB_TOKEN_SHIFT ? cols->token : UINT64_MAX;
-    cols->encoding = cols->encoding == r->encoding ? cols->encoding : 256;
-    cols->size = cols->size == body ? body : UINT32_MAX;
-    cols->flags |= r->flags;
-    cols->asks += r->correlation != 0;
-    cols->bytes += fab_record_span(body);
 }
 
 /* Look at up to `most` records of one kind that lie behind one another, and step over them: the

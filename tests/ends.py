@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fabric.channel import Received, Receiver, Sender, make_batch
 from fabric.codec import Codec
 from fabric.config import FabricConfig
 from fabric.messages import MESSAGE
 from fabric.payloads import open_arena
+from fabric.receiver import Received, Receiver
+from fabric.sender import Sender, make_batch
 from tests.loopback import Loopback, loopback
 
 PAGE = 4096

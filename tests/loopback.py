@@ -2,9 +2,11 @@
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from fabric.batch import Batch
+from fabric.columns import BATCH_MAX, Columns
 from fabric.config import FabricConfig
 from fabric.ring import ALIVE, Peer
 from fabric.segment import Segment
@@ -53,3 +55,33 @@ def loopback(workers: int = 2, **settings: int) -> Iterator[Loopback]:
         yield made
     finally:
         made.close()
+
+
+def facts_of(columns: Columns) -> dict[str, int]:
+    """Return what holds for the run in these columns, by name."""
+    names = "count kind encoding flags asks size token step start bytes end sent_at more target sender correlation"
+    return dict(zip(names.split(), columns.facts(), strict=True))
+
+
+def receive(
+    loop: Loopback, process: int, most: int = BATCH_MAX
+) -> tuple[int, dict[str, int], Columns, list[bytes]] | None:
+    """Return (lane, facts, columns, bodies) of the next run, None when there is none."""
+    columns = Columns()
+    lane = loop.peers[process].receive(most, columns)
+    if lane < 0:
+        return None
+    facts = facts_of(columns)
+    data = loop.segments[process].lane_data(lane % 3, process + lane // 3 * 3)
+    run = bytes(data[facts["start"] : facts["start"] + facts["bytes"]])
+    starts, ends = columns.starts(facts["count"]), columns.ends(facts["count"])
+    return lane, facts, columns, [run[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+def batch_of(meta: int, bodies: list[bytes], **columns: Iterable[int]) -> Batch:
+    """Return a batch of these bodies, from the coordinator."""
+    sizes = array("I", map(len, bodies))
+    batch = Batch(meta, 0, len(bodies)).bodies(b"".join(bodies), sizes)
+    for name, values in columns.items():
+        getattr(batch, name)(array("Q", values))
+    return batch

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from fabric import ClosedError, EncodingError, MessageTooLargeError
-from fabric.channel import Receiver, Sender, as_sequence, make_batch
 from fabric.codec import Codec
 from fabric.messages import DROPPED, MESSAGE, MIXED, NDARRAY, NONE, ORDER, PICKLE, RAW
+from fabric.receiver import Receiver
 from fabric.remote_errors import Undecodable
 from fabric.ring import MESSAGES
+from fabric.sender import Sender, as_sequence, make_batch
 from tests.loopback import LANE_BYTES, loopback
 
 

@@ -17,10 +17,11 @@ from array import array
 import pytest
 
 from fabric.agent import AgentRef
-from fabric.channel import Receiver
+from fabric.batch import Batch
 from fabric.codec import Codec
+from fabric.receiver import Receiver
 from fabric.replies import Replies
-from fabric.ring import MESSAGES, Batch
+from fabric.ring import MESSAGES
 from fabric.segment import Segment
 from fabric.switchboard import Switchboard
 from tests.loopback import loopback

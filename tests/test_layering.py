@@ -36,8 +36,10 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
         "fabric.screen",
     ),
     ("fabric._native", "fabric.chunk", "fabric.exponential", "fabric.log_frames"),
-    ("fabric.ring", "fabric.records", "fabric.lifeline"),
+    ("fabric.layout", "fabric.columns", "fabric.heap", "fabric.records", "fabric.lifeline"),
+    ("fabric.ring", "fabric.measured"),
     (
+        "fabric.batch",
         "fabric.lending",
         "fabric.tally",
         "fabric.private",
@@ -57,7 +59,8 @@ LAYERS = (  # lowest first; a name that ends in .* stands for all modules of tha
     ("fabric.attaching",),
     (
         "fabric.callables",
-        "fabric.channel",
+        "fabric.receiver",
+        "fabric.sender",
         "fabric.inheriting",
         "fabric.large",
         "fabric.loans",

@@ -7,9 +7,9 @@ import struct
 import pytest
 
 from fabric import FabricError
+from fabric.columns import Columns
 from fabric.lending import ARENA, KEPT, Lending
 from fabric.messages import LENT
-from fabric.ring import Columns
 from fabric.segment import Segment
 from tests.loopback import loopback
 

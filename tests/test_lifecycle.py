@@ -16,8 +16,8 @@ import pytest
 
 from fabric import ClosedError, Fabric, FabricConfig, FabricError
 from fabric.crew import Crew
+from fabric.layout import PROCESSES_MAX
 from fabric.messages import COORDINATOR
-from fabric.ring import PROCESSES_MAX
 from fabric.segment import Segment
 from tests.agents import Counter, Echo, Rally, Sleeper
 

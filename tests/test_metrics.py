@@ -13,9 +13,9 @@ import pytest
 
 from fabric import Agent, AgentError, BackpressureError, Fabric, PoisonMessageError
 from fabric.histogram import Histogram
+from fabric.layout import CLASSES
 from fabric.messages import ERROR, MESSAGE, REPLY, REQUEST, SHUTDOWN, SPAWN, STREAM
 from fabric.meters import Board, Meters
-from fabric.ring import CLASSES
 from fabric.segment import Segment
 from tests.agents import Counter, Deadly, Doorkeeper, Echo, Recorder, Relay, Sleeper
 from tests.metrics_agents import AsyncSleeper

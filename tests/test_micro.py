@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from fabric import FabricConfig
-from fabric.channel import Receiver, Sender, make_batch
+from fabric.batch import Batch
 from fabric.codec import Codec
+from fabric.columns import Columns
 from fabric.directory import Directory
 from fabric.messages import MESSAGE, RAW
 from fabric.placement import Load, place
-from fabric.ring import Batch, Columns
+from fabric.receiver import Receiver
+from fabric.sender import Sender, make_batch
 from fabric.window import Window
 from tests.loopback import loopback
 

@@ -5,10 +5,12 @@ from array import array
 import pytest
 
 from fabric import BackpressureError, MessageTooLargeError
-from fabric.channel import Receiver, Sender
+from fabric.batch import Batch
 from fabric.codec import Codec
 from fabric.messages import COORDINATOR, FORWARDED, MESSAGE, RAW, REPLY, REQUEST
-from fabric.ring import ROOM, STOPPED, Batch
+from fabric.receiver import Receiver
+from fabric.ring import ROOM, STOPPED
+from fabric.sender import Sender
 from fabric.workers.outbox import Outbox, Slice
 from tests.loopback import LANE_BYTES, OUTBOX_BYTES, PEER_LANE_BYTES, loopback
 

@@ -208,7 +208,7 @@ class Liar(Vandal):
 
 
 def _tables(layout, slot):
-    """Where a process's loans and its receipts begin in its block, and how large an arena is: native/fab_segment.h."""
+    """Where a process's loans and its receipts begin in its block, and how large an arena is: native/fab_layout.h."""
     size, processes = layout.arena_range(slot)[1], layout.processes
     loans = -(-(layout.metrics.last_use + 4 * layout.max_agents) // PAGE) * PAGE
     return loans, -(-(loans + 32 * _loans(size, processes)) // PAGE) * PAGE, size

@@ -5,9 +5,9 @@ import gc
 import numpy as np
 import pytest
 
-from fabric.channel import Sender
 from fabric.parcel import Entry, unpack
 from fabric.ring import Peer
+from fabric.sender import Sender
 from tests.ends import PAGE, ends
 
 META = 2 | 0x81 << 16  # a message, raw, lent

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fabric import BackpressureError, Fabric
-from fabric.channel import Receiver
 from fabric.large import Large
+from fabric.receiver import Receiver
 from tests.arenas import PATIENCE, all_came_back, holders_of, lent, until
 from tests.ends import ARENA_BYTES, PAGE, ends
 from tests.payload_agents import pattern

@@ -10,12 +10,13 @@ import time
 import pytest
 
 from fabric import ClosedError, WorkerLostError
-from fabric.channel import Receiver, Sender
 from fabric.codec import Codec
 from fabric.messages import FAILURE, INDEX_BITS, MESSAGE, RAW, REPLY, REQUEST
 from fabric.pending import Many, One, Promise, error_in
+from fabric.receiver import Receiver
 from fabric.replies import Replies
 from fabric.ring import MESSAGES, QUIET, ROOM
+from fabric.sender import Sender
 from tests.loopback import loopback
 
 PATIENCE = 30  # seconds until a test is taken to have failed

@@ -11,10 +11,12 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from fabric.channel import Receiver, Sender
+from fabric.batch import Batch
 from fabric.codec import Codec
+from fabric.layout import LINE_BYTES
 from fabric.messages import MESSAGE, RAW, REPLY
-from fabric.ring import LINE_BYTES, Batch
+from fabric.receiver import Receiver
+from fabric.sender import Sender
 from tests.loopback import LANE_BYTES, OUTBOX_BYTES, PEER_LANE_BYTES, Loopback
 
 LONG = int(os.environ.get("FABRIC_LONG", "0"))

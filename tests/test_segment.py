@@ -11,7 +11,8 @@ from array import array
 import pytest
 
 from fabric import ClosedError, FabricConfig, FabricError, LayoutError
-from fabric.ring import ALIVE, TABLE_OFFSET
+from fabric.layout import TABLE_OFFSET
+from fabric.ring import ALIVE
 from fabric.segment import Segment
 from tests.loopback import loopback
 

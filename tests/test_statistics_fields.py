@@ -6,8 +6,8 @@ from array import array
 import pytest
 
 from fabric import counters as count
+from fabric.measured import Traffic
 from fabric.meters import NOTHING_MEASURED
-from fabric.ring import Traffic
 from fabric.statistics import CoordinatorStatistics, Known, WorkerStatistics, take
 
 ONE_BY_ONE = memoryview(array("Q", range(1_000, 1_064)))  # each counter is 1,000 more than its place

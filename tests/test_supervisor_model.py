@@ -15,12 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fabric import supervisor as module
 from fabric.codec import Codec
+from fabric.columns import Columns
 from fabric.config import FabricConfig
 from fabric.counters import PID
 from fabric.crew import Death, Worker
 from fabric.errors import PoisonMessageError, WorkerLostError
 from fabric.messages import CURSOR_LANE_SHIFT, MESSAGE, RAW, SkipOrder, TakeOverOrder
-from fabric.ring import Columns
 from fabric.supervisor import Supervisor
 from fabric.tally import Tally
 from tests.loopback import Loopback

@@ -13,7 +13,6 @@ from typing import ClassVar
 import pytest
 
 from fabric import EncodingError, Fabric, FabricError, SpawnError
-from fabric.channel import Receiver
 from fabric.codec import Codec
 from fabric.messages import (
     ERROR,
@@ -30,6 +29,7 @@ from fabric.messages import (
     REQUEST,
     ErrorInfo,
 )
+from fabric.receiver import Receiver
 from fabric.remote_errors import Undecodable
 from tests.agents import Echo
 from tests.loopback import loopback

@@ -7,8 +7,8 @@ import threading
 
 from fabric import Agent
 from fabric.codec import Codec
+from fabric.layout import LINE_BYTES
 from fabric.messages import RECORDS, REPLY, ErrorInfo
-from fabric.ring import LINE_BYTES
 from fabric.segment import Segment
 
 KINDS = (0, *range(2, 13), 999, 65_535)  # all but PAD, which the C core keeps to itself

@@ -20,7 +20,6 @@ from typing import Any
 
 from fabric.admission import available_bytes
 from fabric.agent import register_messenger
-from fabric.channel import LoneSender, Receiver, Sender
 from fabric.codec import Codec
 from fabric.counters import (
     CLOSING,
@@ -38,7 +37,9 @@ from fabric.lifeline import Lifeline
 from fabric.messages import COORDINATOR, HURRY_SIGNAL, STACK_SIGNAL
 from fabric.orders import decode_order
 from fabric.payloads import open_arena
+from fabric.receiver import Receiver
 from fabric.segment import Segment
+from fabric.sender import LoneSender, Sender
 from fabric.stacks import answer_onlookers
 from fabric.stopwatch import Stopwatch, add
 from fabric.wire import receive_frame

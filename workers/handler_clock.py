@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, MutableSequence, Sequence
 
 from fabric.counters import ERRORS, ROWS
-from fabric.ring import LONG_NS
+from fabric.measured import LONG_NS
 
 SLOW_NS = 10_000  # a handler over this is slow: then the clock is read after each message
 EACH = 16  # of small batches

@@ -18,10 +18,12 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from fabric.batch import Batch
 from fabric.codec import Codec
+from fabric.columns import Columns
 from fabric.encoded import joined
 from fabric.messages import MIXED, RAW
-from fabric.ring import HEADER_BYTES, RUN, Batch, Columns, Peer
+from fabric.ring import HEADER_BYTES, RUN, Peer
 
 STATE = 17
 MARK = 18
@@ -108,7 +110,7 @@ class Run(NamedTuple):
 
 
 class Replayed:
-    """A run of the journal as a batch for the host: what channel.Received is for a lane."""
+    """A run of the journal as a batch for the host: what receiver.Received is for a lane."""
 
     undecodable = True  # or not: the host looks at each body
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fabric import counters as count
-from fabric.channel import Received, Receiver
 from fabric.lifeline import Lifeline
 from fabric.messages import (
     CANCEL,
@@ -31,6 +30,7 @@ from fabric.messages import (
     STOP_AGENTS,
     STREAM,
 )
+from fabric.receiver import Received, Receiver
 from fabric.ring import MESSAGES, ROOM, Peer
 from fabric.workers.host import Host
 from fabric.workers.keeper import Keeper

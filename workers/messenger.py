@@ -14,7 +14,6 @@ from typing import Any
 from fabric.agent import AgentGroup, AgentRef
 from fabric.arena import Arena
 from fabric.array_agents import ArrayGroup
-from fabric.channel import as_sequence
 from fabric.codec import Codec, stream_hint
 from fabric.errors import (
     AgentError,
@@ -27,6 +26,7 @@ from fabric.errors import (
 from fabric.messages import COORDINATOR, CURSOR_LANE_SHIFT, ERROR, INDEX_BITS, ErrorInfo, show
 from fabric.parcel import Data
 from fabric.remote_errors import Undecodable, describe, refusal, revive
+from fabric.sender import as_sequence
 from fabric.workers.context import Context, Ticket, current_ticket
 from fabric.workers.handler_clock import HandlerClock
 from fabric.workers.keeper import Keeper

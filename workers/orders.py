@@ -12,7 +12,6 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from fabric.channel import Receiver
 from fabric.messages import (
     COORDINATOR,
     BarOrder,
@@ -23,6 +22,7 @@ from fabric.messages import (
     StopOrder,
     TakeOverOrder,
 )
+from fabric.receiver import Receiver
 from fabric.remote_errors import Undecodable
 from fabric.ring import Peer
 from fabric.workers.host import Host

@@ -24,12 +24,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from fabric.channel import Sender
+from fabric.batch import Batch
 from fabric.encoded import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, LENT, MESSAGE, MIXED, RAW, REPLY, REQUEST, TO_AGENTS
 from fabric.parcel import Data, Parcel, lend_all
-from fabric.ring import IN_OUTBOX, OUTBOX_LANE, RECORD, Batch, Peer
+from fabric.ring import IN_OUTBOX, OUTBOX_LANE, RECORD, Peer
+from fabric.sender import Sender
 
 _HEADER_AND_PADDING = 64
 _FEW = 16  # records of no slice that are tried to be sent together: more may well go to several workers

@@ -13,13 +13,15 @@ import os
 from array import array
 
 from fabric import counters as count
-from fabric.channel import Received, Sender
+from fabric.batch import Batch
 from fabric.encoded import Encoded
 from fabric.errors import BackpressureError, MessageTooLargeError
 from fabric.messages import COORDINATOR, CURSOR_UNCLEAR, FAILURE, FORWARDED, MIXED, RAW, REPLY, SMALL
 from fabric.parcel import Data
+from fabric.receiver import Received
 from fabric.remote_errors import refusal
-from fabric.ring import ROOM, Batch, Peer
+from fabric.ring import ROOM, Peer
+from fabric.sender import Sender
 from fabric.stopwatch import Stopwatch, add
 from fabric.workers.host import Host
 from fabric.workers.outbox import Outbox, Slice

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from fabric.array_agents import ArrayGroup
 from fabric.chunk import Chunk, Packed
+from fabric.heap import keep_heap
 from fabric.messages import RECORDS, Ranges
 from fabric.records import Array, RowType, checked_call, open_rows, pack, pack_rows, split
-from fabric.ring import keep_heap
 from fabric.workers.outbox import Outbox
 
 _LARGEST_TEMPORARY = 31 << 20

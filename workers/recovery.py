@@ -13,9 +13,9 @@ What lies behind the head comes again. It is handled again, at least once, with 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fabric.channel import Received
 from fabric.errors import WorkerLostError
 from fabric.messages import STREAM, SkipOrder, show
+from fabric.receiver import Received
 from fabric.remote_errors import Undecodable
 from fabric.workers.journal import Mark
 from fabric.workers.keeper import Kept

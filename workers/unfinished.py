@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from fabric import counters as count
-from fabric.channel import Received
 from fabric.messages import CANCEL, CREDIT, NONE, begins_stream
+from fabric.receiver import Received
 from fabric.ring import Peer
 from fabric.workers.host import Host
 from fabric.workers.publisher import Publisher

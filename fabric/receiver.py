@@ -1,23 +1,22 @@
-"""Send and receive messages over one process's lanes: bodies on this side, bytes on the other.
+"""Receive messages from one process's lanes: bytes on the other side, bodies on this.
 
-    send_one / send_many -> Codec -> ring.Batch -> lane         (one lock a lane: threads may share a sender)
-    receive              <- Codec <- ring.Columns <- lanes      (one thread at a time: the leader)
+    lanes -> ring.Peer -> Columns -> Receiver -> Codec -> Received        (one thread at a time: the leader)
+    what lies in an arena -> Views                                        commit: the lane's room is given back
 
-Nothing here waits. What does not fit is said by False, and waiting is the business of those above.
+Nothing here waits, but `await_next` where it says so. What cannot be decoded, or be a record, is said and not raised.
 """
 
 import contextlib
 import struct
-import threading
 import time
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fabric.chunk import Chunk
 from fabric.codec import Codec
-from fabric.encoded import Encoded
-from fabric.errors import EncodingError, FabricError
+from fabric.columns import BATCH_MAX, Columns
+from fabric.errors import EncodingError
+from fabric.heap import keep_heap
 from fabric.messages import (
     COORDINATOR,
     CURSOR_LANE_SHIFT,
@@ -34,9 +33,9 @@ from fabric.messages import (
     TO_AGENTS,
 )
 from fabric.orders import decode_order
-from fabric.parcel import Data, Parcel, unpack
+from fabric.parcel import unpack
 from fabric.remote_errors import Undecodable
-from fabric.ring import BATCH_MAX, EINTR, HEADER_BYTES, Batch, Columns, Peer, keep_heap
+from fabric.ring import EINTR, HEADER_BYTES, Peer
 from fabric.segment import Segment
 from fabric.stopwatch import Stopwatch
 from fabric.views import Views
@@ -49,111 +48,6 @@ _BODIES = frozenset({MESSAGE, STREAM, REPLY})
 _LARGEST_COPY = 2 << 20  # bytes: of larger ones fresh pages are the lesser part
 _LARGE_RUN = 256 << 10  # bytes: from there on copies are worth a heap that is kept
 _LOOKED_AT = frozenset({Undecodable, Chunk})  # bodies that cannot be handed to an agent as they are
-
-
-class Sender:
-    """The sending end of one lane."""
-
-    __slots__ = ("_lane", "_peer", "_sender", "_usual", "lock")
-
-    def __init__(self, peer: Peer, lane: int, sender: int = 0) -> None:
-        self._peer = self._usual = peer
-        self._lane = lane
-        self._sender = sender
-        self.lock = threading.Lock()
-
-    def send_one(self, meta: int, target: int, correlation: int, body: Data, sender: int = 0) -> bool:
-        """Send one encoded body. False: the lane is full.
-
-        Raises:
-            MessageTooLargeError: the body is over the lane's limit.
-        """
-        if type(body) is not bytes and isinstance(body, Parcel):
-            return self._send_parcel(meta, target, correlation, body, sender)
-        with self.lock:
-            return self._peer.send(self._lane, meta, target, sender, correlation, body)
-
-    def _send_parcel(self, meta: int, target: int, correlation: int, parcel: Parcel, sender: int) -> bool:
-        with self.lock:
-            peer, data = self._peer, parcel.lend(self._lane)
-            tail, sent = peer.tail(self._lane), True  # until we know better: a loan too many does no harm
-            try:
-                sent = peer.send(self._lane, meta, target, sender, correlation, data)
-            except BaseException:
-                sent = peer.tail(self._lane) != tail  # an interrupt may come before the store, or behind it
-                raise
-            finally:
-                if sent:
-                    parcel.sent()
-        return sent
-
-    def send_at_once(self, meta: int, target: int, correlation: int) -> bool:
-        """Send a record without a body. False: that would mean to wait, for room or for the lock. For finalisers."""
-        if not self.lock.acquire(False):
-            return False
-        try:
-            return self._peer.send(self._lane, meta, target, self._sender, correlation, b"")
-        finally:
-            self.lock.release()
-
-    def put(self, batch: Batch, most_bytes: int = 2**62) -> bool:
-        """Send what fits of a batch while fewer than `most_bytes` are in flight. True: all of it is in."""
-        with self.lock:
-            return batch.put(self._peer, self._lane, most_bytes)
-
-    def backlog(self) -> tuple[int, int]:
-        """Return (bytes in flight, the consumer's head)."""
-        with self.lock:
-            return self._peer.backlog(self._lane)
-
-    @property
-    def limit(self) -> int:
-        """The largest body that this lane takes, in bytes."""
-        return self._peer.body_limit(self._lane)
-
-    def refuse(self, error: FabricError) -> None:
-        """Let those who are sending finish, and have whoever comes later get this error."""
-        with self.lock:
-            self._peer = _Gone(error)
-
-    def refuse_in_child(self, error: FabricError) -> None:
-        """Do so in a forked child, where a thread that is no more may hold the lock for ever."""
-        self._peer = _Gone(error)
-
-    def allow(self) -> None:
-        """Send again."""
-        with self.lock:
-            self._peer = self._usual
-
-
-class LoneSender(Sender):
-    """The sending end of a lane that only one thread uses: without the lock, which is 180 ns."""
-
-    __slots__ = ()
-
-    def send_one(self, meta: int, target: int, correlation: int, body: Data, sender: int = 0) -> bool:
-        """See Sender."""
-        if type(body) is not bytes and isinstance(body, Parcel):
-            return self._send_parcel(meta, target, correlation, body, sender)
-        return self._peer.send(self._lane, meta, target, sender, correlation, body)
-
-
-class _Gone(Peer):
-    """Stands where the peer was, when there is nobody to send to."""
-
-    def __init__(self, error: FabricError) -> None:
-        self._error = error
-
-    def __getattribute__(self, name: str) -> Any:
-        raise object.__getattribute__(self, "_error").with_traceback(None)
-
-
-def make_batch(kind: int, encoded: Encoded, targets: "array[int] | int", count: int, sender: int = 0) -> Batch:
-    """Make a batch of encoded bodies for these targets; correlation ids are added by the caller."""
-    encoding = 0 if encoded.encoding == MIXED else encoded.encoding
-    batch = Batch(kind | encoding << 16, sender, count).bodies(encoded.blob, encoded.sizes, encoded.encodings)
-    batch.parcels = encoded.parcels
-    return batch.target(targets) if isinstance(targets, int) else batch.targets(targets)
 
 
 class Received:
@@ -463,15 +357,10 @@ class Receiver:
         return data
 
     def _lane_data(self, lane: int) -> memoryview:
-        """The data of an incoming lane; lanes from P on are control lanes (native/fab_segment.h)."""
+        """The data of an incoming lane; lanes from P on are control lanes (native/fab_layout.h)."""
         processes = self._peer.processes
         control = lane // processes
         return self._segment.lane_data(lane % processes, self._peer.process + control * processes)
-
-
-def as_sequence(bodies: Any) -> Sequence[Any]:
-    """Return bodies as something with a length and an order."""
-    return bodies if isinstance(bodies, (list, tuple)) else list(bodies)
 
 
 def _are_to_be_looked_at(bodies: Sequence[Any]) -> bool:
