@@ -32,11 +32,3 @@ def all_came_back(fab, *holders):
             return True
         assert time.monotonic() < deadline, f"(loans, blocks): {left}"
         time.sleep(0.001)  # a poll: a finalizer in another process says nothing
-
-
-def until(look):
-    """Look until something is there."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
-        assert time.monotonic() < deadline
-    return found

@@ -9,18 +9,12 @@ import pytest
 
 from fabric import Agent, Fabric, PoisonMessageError, WorkerLostError
 from tests.agents import Counter, Deadly, Doorkeeper, FailsToStartAgain, Inquirer, Recorder, Segfaulter, Talker, Waiter
+from tests.waiting import until
 
 
 def _kill(fab, slot=1):
     worker = next(worker for worker in fab.statistics().workers if worker.slot == slot)
     os.kill(worker.pid, signal.SIGKILL)
-
-
-def _wait_for(reached):
-    deadline = time.monotonic() + 30
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -104,12 +98,12 @@ def test_an_answer_to_a_question_of_a_dead_worker_is_not_taken_for_one_to_its_su
     assert inquirer.ask("a", timeout=30) == "a"  # the first question of this worker
     keeper.tell("wait")
     second = inquirer.submit("b")  # the second
-    _wait_for(lambda: asked.read_text().split() == ["a", "b"])
+    until(lambda: asked.read_text().split() == ["a", "b"])
     neighbour.ask(0, timeout=30)
     _kill(fab)
-    _wait_for(lambda: asked.read_text().split() == ["a", "b", "b"])  # the first of its successor
+    until(lambda: asked.read_text().split() == ["a", "b", "b"])  # the first of its successor
     third = inquirer.submit("c")  # the second of its successor
-    _wait_for(lambda: asked.read_text().split()[-1] == "c")
+    until(lambda: asked.read_text().split()[-1] == "c")
     neighbour.ask(0, timeout=30)
     door.touch()
 
@@ -128,7 +122,7 @@ def test_replies_to_a_peer_for_which_there_is_no_room_at_all_outlive_their_worke
         keepers[0].ask("the questions are out", timeout=30)
         keepers[0].tell("wait")
         doors[1].touch()
-        _wait_for(lambda: fab.statistics().workers[1].lane_bytes == 0 and fab.statistics().workers[1].received > 100)
+        until(lambda: fab.statistics().workers[1].lane_bytes == 0 and fab.statistics().workers[1].received > 100)
         _kill(fab, slot=2)
         doors[0].touch()
 
@@ -226,7 +220,7 @@ def test_agents_that_a_handler_asked_for_are_made_once_though_it_is_run_again(fa
     for count in (3, 4, 3):
         assert parent.ask(count, timeout=30) == count
     assert fab.statistics().restarts == 1
-    _wait_for(lambda: "fabric-request" not in {thread.name for thread in threading.enumerate()})
+    until(lambda: "fabric-request" not in {thread.name for thread in threading.enumerate()})
     fab.drain(timeout=30)
     assert fab.statistics().agents == 2 + 2 * (3 + 4 + 3)
     assert witness.ask("all", timeout=30) == [3, 4, 3]

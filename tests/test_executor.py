@@ -4,7 +4,6 @@ import concurrent.futures
 import math
 import pickle
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from fabric import Executor
 from tests import task_functions as work
+from tests.waiting import until
 
 DEADLINE = 20.0
 
@@ -23,13 +23,6 @@ DEADLINE = 20.0
 def executor() -> Iterator[Executor]:
     with Executor(2) as shared:
         yield shared
-
-
-def wait_for(reached: Any) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not reached():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.002)
 
 
 def begun(path: Path) -> bool:
@@ -144,7 +137,7 @@ def test_a_callback_may_submit_and_wait(executor: Executor) -> None:
 
 def test_tasks_go_on_while_nobody_waits(executor: Executor, tmp_path: Path) -> None:
     futures = [executor.submit(work.note_and_sleep, str(tmp_path / f"{i}"), 0.0) for i in range(200)]
-    wait_for(lambda: len(list(tmp_path.iterdir())) == 200)
+    until(lambda: len(list(tmp_path.iterdir())) == 200)
     assert all(future.result(DEADLINE) for future in futures)
 
 
@@ -192,7 +185,7 @@ def test_shutdown_without_waiting_still_finishes() -> None:
 def test_shutdown_may_cancel_what_no_worker_has(tmp_path: Path) -> None:
     executor = Executor(2)
     futures = [executor.submit(work.wait_for_file, str(tmp_path / "go")) for _ in range(30)]
-    wait_for(futures[0].running)
+    until(futures[0].running)
     executor.shutdown(wait=False, cancel_futures=True)
     kept = [future for future in futures if not future.cancelled()]
     assert 1 <= len(kept) <= 2  # one a worker: nothing is known yet of how long they take

@@ -3,7 +3,6 @@
 import concurrent.futures
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ import pytest
 
 from fabric import Executor, PoisonMessageError, WorkerLostError
 from tests import task_functions as work
+from tests.waiting import until
 
 DEADLINE = 20.0
 
@@ -23,13 +23,6 @@ DEADLINE = 20.0
 def executor() -> Iterator[Executor]:
     with Executor(2) as shared:
         yield shared
-
-
-def wait_for(reached: Any) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not reached():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.002)
 
 
 def begun(path: Path) -> bool:
@@ -111,7 +104,7 @@ def test_a_task_over_its_time_limit_is_stopped_and_nobody_else_notices(executor:
         limited.result(DEADLINE)
     assert [future.result(DEADLINE) for future in others] == list(range(50))
     pids = path.read_text().split() if path.exists() else []  # on a busy machine it may not have come that far
-    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
     assert len(path.read_text().split() if path.exists() else []) == len(pids) <= 1  # it was not run again
     assert executor.options(timeout=DEADLINE).submit(work.echo, 1).result(DEADLINE) == 1
 
@@ -119,13 +112,13 @@ def test_a_task_over_its_time_limit_is_stopped_and_nobody_else_notices(executor:
 def test_a_running_task_that_is_cancelled_is_stopped(executor: Executor, tmp_path: Path) -> None:
     path = tmp_path / "begun"
     future = executor.submit(work.note_and_sleep, str(path), 60)
-    wait_for(lambda: begun(path))
+    until(lambda: begun(path))
     assert future.running()
     assert future.cancel()
     with pytest.raises(concurrent.futures.CancelledError):
         future.result(0)
     pid = int(path.read_text())
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+    until(lambda: not os.path.exists(f"/proc/{pid}"))
     assert executor.submit(work.echo, 1).result(DEADLINE) == 1
     assert len(path.read_text().split()) == 1
 

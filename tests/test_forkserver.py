@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import time
 
 import pytest
 
@@ -12,6 +11,7 @@ from fabric.wire import receive_frame, send_frame
 from fabric.workers.forkserver import ForkServer
 from tests.agents import Echo, Imported
 from tests.crash_agents import DiesOnce
+from tests.waiting import until
 
 PATIENCE = 30
 
@@ -72,7 +72,7 @@ def test_a_fork_server_that_dies_before_it_has_forked_a_successor_costs_nothing(
         server = fab._supervisor.crew.server.process
         server.send_signal(signal.SIGSTOP)
         future = agent.submit("once more")
-        _until(lambda: 1 in fab._supervisor.crew.server.expected)
+        until(lambda: 1 in fab._supervisor.crew.server.expected)
         server.kill()
 
         assert future.result(timeout=PATIENCE) == "once more", "it killed one worker: the other was never forked"
@@ -102,10 +102,3 @@ def test_workers_have_what_is_preloaded_and_do_without_what_cannot_be():
     with Fabric(workers=1, preload=("colorsys", "no.such.module")) as fab:
         imported = fab.spawn_batch(Imported, 1)[0]
         assert imported.ask(["colorsys", "chunk"]) == [True, False]
-
-
-def _until(reached):
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)

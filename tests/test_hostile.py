@@ -14,18 +14,11 @@ from fabric import Fabric, FabricError, WorkerLostError
 from fabric.messages import JSON, NONE, ORDER, PICKLE, PREWARM, RAW, SHUTDOWN, SPAWN, STOP_AGENTS
 from tests.agents import Echo
 from tests.vandals import Mute, Vandal, regions_of
+from tests.waiting import until
 
 REGIONS = ("words", "cursor", "counters", "heads", "tails", "outbox", "data")
 SEED = int(os.environ.get("FABRIC_SEED", 1))
 PATIENCE = 20  # seconds until something is taken to hang
-
-
-def _until(reached):
-    """Wait for what no event tells of."""
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -70,7 +63,7 @@ def test_the_agents_of_others_answer_while_a_worker_scribbles_on_its(fab, vandal
         before = _words(fab, regions)
         with contextlib.suppress(FabricError):  # it may have been seen to garble its lane, and be given up
             vandal.tell(("scribble", regions, SEED))
-        _until(lambda before=before: _words(fab, regions) != before or not vandal.alive)
+        until(lambda before=before: _words(fab, regions) != before or not vandal.alive)
         _go_on(fab, others)
 
 
@@ -120,7 +113,7 @@ def test_a_dead_workers_cursor_may_say_anything(fab, vandal, others, cursors):
     victims.ask_all("to fill the lane with records, so that a count of them does not end soon")
     for restarts, cursor in enumerate(cursors):
         vandal.tell(("die", *cursor))
-        _until(lambda seen=restarts + 1: fab.statistics().restarts >= seen)
+        until(lambda seen=restarts + 1: fab.statistics().restarts >= seen)
         assert victims.ask_all(cursor, timeout=PATIENCE) == [cursor] * 4
         _go_on(fab, others)
 

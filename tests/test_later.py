@@ -2,12 +2,12 @@
 
 import os
 import signal
-import time
 
 import pytest
 
 from fabric import Agent, Fabric, WorkerLostError
 from tests.agents import Recorder
+from tests.waiting import until
 
 PATIENCE = 30  # seconds until something is taken to hang
 
@@ -68,19 +68,11 @@ class BatchPromiser(Promiser):
         return [Promiser.on_message(self, message) for message in messages]
 
 
-def _until(look):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    return found
-
-
 def _kill(fab):
     """Kill the first worker, and wait for its successor."""
     before, pid = fab.statistics().restarts, fab.statistics().workers[0].pid
     os.kill(pid, signal.SIGKILL)
-    _until(lambda: fab.statistics().restarts > before and fab.statistics().workers[0].pid not in (None, pid))
+    until(lambda: fab.statistics().restarts > before and fab.statistics().workers[0].pid not in (None, pid))
 
 
 @pytest.fixture
@@ -107,7 +99,7 @@ def _promise(promiser, seconds, *bodies):
 
 def _seen(witness, count):
     """Wait until the witness has so many, then tell what it has."""
-    _until(lambda: len(witness.ask("all", timeout=PATIENCE)) >= count)
+    until(lambda: len(witness.ask("all", timeout=PATIENCE)) >= count)
     return witness.ask("all", timeout=PATIENCE)
 
 
@@ -170,7 +162,7 @@ def test_what_is_too_large_to_be_written_down_is_a_dead_letter_when_its_worker_d
     promiser = fab.spawn_batch(Promiser, 1, placement=0, witness=witness)[0]
     _promise(promiser, 1_000, bytes(1 << 20))
     _kill(fab)
-    letter = _until(lambda: letters and letters[0])
+    letter = until(lambda: letters and letters[0])
     assert isinstance(letter.error, WorkerLostError)
     assert witness.ask("all", timeout=PATIENCE) == []
 
@@ -181,7 +173,7 @@ def test_of_more_than_the_journal_takes_a_dead_letter_tells_once(fab, witness, l
     assert letters == []
     for _ in range(3):
         _promise(promiser, 0, "beyond")
-    _until(lambda: letters)
+    until(lambda: letters)
     assert _seen(witness, 3) == ["beyond"] * 3
     fab.drain(timeout=PATIENCE)
     [letter] = letters
@@ -190,7 +182,7 @@ def test_of_more_than_the_journal_takes_a_dead_letter_tells_once(fab, witness, l
 
 def test_what_on_start_promises_is_promised_anew_by_each_life(fab, witness, tmp_path):
     fab.spawn_batch(Starter, 1, placement=0, witness=witness, mark=str(tmp_path / "lived"))
-    _until((tmp_path / "lived").exists)
+    until((tmp_path / "lived").exists)
     _kill(fab)
     assert _seen(witness, 1) == ["started"]
     fab.drain(timeout=PATIENCE)

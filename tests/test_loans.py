@@ -8,8 +8,9 @@ import pytest
 
 from fabric import BackpressureError, ClosedError, EncodingError, Fabric, MessageTooLargeError, Shared
 from fabric.testing import InlineFabric
-from tests.arenas import PATIENCE, all_came_back, holders_of, lent, until
+from tests.arenas import PATIENCE, all_came_back, holders_of, lent
 from tests.payload_agents import Holder, pattern
+from tests.waiting import until
 
 ARENA = 16 << 20
 SIZE = 1 << 20

@@ -9,7 +9,8 @@ import pytest
 
 from fabric import AgentError, Fabric, FabricError, Monitor, waits
 from tests.agents import Echo, Gate, Recorder, Relay
-from tests.watching import until, watched
+from tests.waiting import until
+from tests.watching import watched
 
 # What changes while nobody does anything, or is counted otherwise: see Monitor.statistics.
 MOVING = {"seconds", "outstanding", "waited_seconds", "parks", "wake_ups", "spins_won"}

@@ -9,7 +9,8 @@ import pytest
 
 from fabric import ClosedError, Fabric, FabricConfig, FabricError, LayoutError, Monitor, attaching
 from fabric.segment import Segment, memfd, seal
-from tests.watching import ROOT, until, watched
+from tests.waiting import until
+from tests.watching import ROOT, watched
 
 NOBODY = 65534
 NO_PID = 2**22 + 1  # above any that Linux gives

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from fabric import AgentError, BackpressureError, EncodingError, Fabric, MessageTooLargeError
-from tests.arenas import PATIENCE, all_came_back, holders_of, lent, until
+from tests.arenas import PATIENCE, all_came_back, holders_of, lent
 from tests.payload_agents import Holder, pattern, read_only
+from tests.waiting import until
 
 SMALL_ARENA = 16 << 20
 BIG = 3 << 20  # over what a lane between workers takes, under what one of the coordinator does

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from fabric import AgentNotFoundError, Fabric, FabricError, PoisonMessageError, WorkerLostError
-from tests.arenas import PATIENCE, all_came_back, holders_of, lent, until
+from tests.arenas import PATIENCE, all_came_back, holders_of, lent
 from tests.payload_agents import Holder, KeepingHolder, KillsWhenDecoded, KillsWhenEncoded, pattern
 from tests.test_snapshots import Killer
+from tests.waiting import until
 
 SIZE = 300_000
 ARENA = 32 << 20

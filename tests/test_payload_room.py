@@ -12,9 +12,10 @@ import pytest
 from fabric import BackpressureError, Fabric
 from fabric.large import Large
 from fabric.receiver import Receiver
-from tests.arenas import PATIENCE, all_came_back, holders_of, lent, until
+from tests.arenas import PATIENCE, all_came_back, holders_of, lent
 from tests.ends import ARENA_BYTES, PAGE, ends
 from tests.payload_agents import pattern
+from tests.waiting import until
 
 ARENA = 16 << 20
 BIG = 5 << 20  # over what a lane takes, so that it has to wait

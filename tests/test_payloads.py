@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fabric import Fabric
-from tests.arenas import PATIENCE, holders_of, until
+from tests.arenas import PATIENCE, holders_of
 from tests.payload_agents import AsyncHolder, BatchHolder, Bundle, Holder, pattern, read_only
 from tests.test_arrays import same
+from tests.waiting import until
 
 THRESHOLD = 4096  # low, so that small arrays go through the arena
 BIG = 3 << 20  # over what a lane between workers takes, under what one of the coordinator does

@@ -6,7 +6,6 @@ import multiprocessing
 import multiprocessing.pool
 import pickle
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from fabric import Pool
 from tests import task_functions as work
+from tests.waiting import until
 
 DEADLINE = 20.0
 
@@ -26,13 +26,6 @@ def pool() -> Iterator[Pool]:
     with Pool(2) as shared:
         assert len(shared._pool) == 2  # they have started: else they would seem to be left behind by the first test
         yield shared
-
-
-def wait_for(reached: Any) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not reached():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.002)
 
 
 class Sized:
@@ -278,7 +271,7 @@ def test_imap_goes_on_while_nobody_takes_results(pool: Pool, tmp_path: Path) -> 
     for items in (range(200), iter(range(200, 400))):
         results = pool.imap(work.touch, (str(tmp_path / f"{i}") for i in items))
         del results
-    wait_for(lambda: len(list(tmp_path.iterdir())) == 400)
+    until(lambda: len(list(tmp_path.iterdir())) == 400)
 
 
 def test_a_pool_cannot_be_pickled(pool: Pool) -> None:

@@ -12,15 +12,9 @@ import pytest
 
 from fabric import ClosedError, Pool
 from tests import task_functions as work
+from tests.waiting import until
 
 DEADLINE = 20.0
-
-
-def wait_for(reached: Any) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not reached():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.002)
 
 
 def test_workers_start_at_once_and_are_initialized_though_no_task_comes(tmp_path: Path) -> None:
@@ -55,7 +49,7 @@ def test_terminate_ends_what_runs_and_holds_up_nobody(tmp_path: Path) -> None:
     with Pool(2) as own:
         running = own.map_async(work.note_and_sleep_long, [str(tmp_path / f"{i}") for i in range(100)])
         streamed = own.imap(work.echo, itertools.count())
-        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
         processes = own._pool
         begun = time.monotonic()
     assert time.monotonic() - begun < 5
@@ -126,7 +120,7 @@ def test_a_pool_that_is_dropped_warns_and_leaves() -> None:
     gc.collect()
     with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
         del own
-    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
 
 
 def test_an_initializer_that_raises_fails_the_tasks() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -23,6 +22,7 @@ from fabric.integrations import prometheus_protobuf as protobuf  # noqa: E402
 from fabric.integrations.families import WithNative, classic, native  # noqa: E402
 from fabric.integrations.prometheus import FabricCollector  # noqa: E402
 from tests.prometheus_messages import read_families  # noqa: E402
+from tests.waiting import until  # noqa: E402
 
 PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
@@ -51,13 +51,6 @@ def total(collector, name, **labels):
     )
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)  # a poll: nobody is told when a worker has committed
-
-
 @pytest.fixture(scope="module")
 def used():
     """A fabric that has handled messages, and a registry with its collector."""
@@ -83,7 +76,7 @@ def test_counts_equal_the_messages_sent_by_class_and_status():
                 for kind, status in expected
             }
 
-        wait_until(lambda: counted() == expected)
+        until(lambda: counted() == expected)
         assert total(collector, "fabric_messages_sent_total", worker="coordinator") == 1806
         assert total(collector, "fabric_asks_sent_total", worker="coordinator") == 1800 + 3 * 2  # and orders to spawn
         assert total(collector, "fabric_replies_total", worker="coordinator", status="error") == 600
@@ -100,12 +93,12 @@ def test_what_a_coroutine_has_in_hand_has_not_ended_yet(tmp_path):
         collector = FabricCollector(fab)
         go = tmp_path / "go"
         replies = [ref.submit(str(go)) for ref in fab.spawn_batch(Patient, 3)]
-        wait_until(lambda: fab.statistics().messages == 3)
+        until(lambda: fab.statistics().messages == 3)
         assert total(collector, "fabric_messages_total", status="ok") == 0
         go.touch()
         assert all(isinstance(reply.exception(timeout=20), AgentError) for reply in replies)
         assert total(collector, "fabric_messages_total", status="ok") == 0
-        wait_until(lambda: total(collector, "fabric_messages_total", status="error") == 3)
+        until(lambda: total(collector, "fabric_messages_total", status="error") == 3)
 
 
 def test_counters_and_buckets_do_not_fall_while_workers_are_killed_and_scraped():
@@ -131,7 +124,7 @@ def test_counters_and_buckets_do_not_fall_while_workers_are_killed_and_scraped()
                 agents.tell_all(1)
                 scrape()
             kill_and_scrape()
-            wait_until(lambda kills=kills: scrape() or fab.statistics().restarts >= kills)
+            until(lambda kills=kills: scrape() or fab.statistics().restarts >= kills)
         fab.drain(timeout=30)
         scrape()
         assert falls == []

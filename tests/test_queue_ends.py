@@ -5,7 +5,6 @@ import os
 import signal
 import struct
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 import fabric.queue_ring
 from fabric import BackpressureError, JoinableQueue, LayoutError, Queue, ShutDown
 from tests.queue_users import is_asleep
+from tests.waiting import until
 
 PATIENCE = 30
 BELLS_AT = 6 * 128  # in the header of a queue
@@ -67,7 +67,7 @@ def test_a_shutdown_wakes_all_who_wait(immediate):
     full.put(0)
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(empty.get) for _ in range(2)] + [pool.submit(full.put, n) for n in range(2)]
-        _until(lambda: _sleeps(empty)[0] >= 2 and _sleeps(full)[1] >= 2)
+        until(lambda: _sleeps(empty)[0] >= 2 and _sleeps(full)[1] >= 2)
         for made in (empty, full):
             made.shutdown(immediate)
         assert [type(one.exception(PATIENCE)) for one in waiting] == [ShutDown] * 4
@@ -110,7 +110,7 @@ def test_ctrl_c_ends_a_wait(q, small):
 
 
 def _strike_when_asleep(made, before, thread):
-    _until(lambda: _sleeps(made) != before and is_asleep(f"/proc/self/task/{thread}"))
+    until(lambda: _sleeps(made) != before and is_asleep(f"/proc/self/task/{thread}"))
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -118,13 +118,6 @@ def _sleeps(made):
     """Return how often somebody went to sleep until there is an item, and until there is room: see fab_queue.h."""
     items, _, room, _ = struct.unpack("4I", os.pread(made._ring.descriptor, 16, BELLS_AT))
     return items >> 1, room >> 1
-
-
-def _until(reached):
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        os.sched_yield()
 
 
 def test_a_handler_that_returns_lets_the_wait_go_on(q):

@@ -4,12 +4,12 @@ import logging
 import os
 import signal
 import threading
-import time
 
 import pytest
 
 from fabric import Agent, BackpressureError, Fabric
 from tests.agents import Counter, Doorkeeper, Echo
+from tests.waiting import until
 
 PATIENCE = 30
 
@@ -44,13 +44,6 @@ def _fill(agent):
         agent.tell_nowait(b"x" * 1000)
 
 
-def _until(reached):
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_what_was_sent_before_is_handled_by_the_old_and_what_comes_after_by_its_successor():
     with Fabric(workers=1) as fab:
         agent = fab.spawn_batch(Pid, 1)[0]
@@ -62,7 +55,7 @@ def test_what_was_sent_before_is_handled_by_the_old_and_what_comes_after_by_its_
         assert {future.result(PATIENCE) for future in before} == {old}
         (new,) = {future.result(PATIENCE) for future in after}
         assert new != old
-        _until(lambda: fab.statistics().workers[0].pid == new)
+        until(lambda: fab.statistics().workers[0].pid == new)
 
 
 def test_a_recycled_worker_is_no_death_and_is_logged_with_the_reason(caplog):
@@ -110,7 +103,7 @@ def test_all_that_is_asked_is_answered_while_workers_are_recycled_again_and_agai
             asker.start()
         for turn in range(times):
             fab._supervisor.recycle(1 + turn % 2, "for a test")
-            _until(lambda turn=turn: fab._supervisor.recycled == turn + 1)
+            until(lambda turn=turn: fab._supervisor.recycled == turn + 1)
         stop.set()
         for asker in askers:
             asker.join(PATIENCE)
@@ -128,7 +121,7 @@ def test_each_of_three_questions_has_a_worker_of_its_own_when_there_is_a_recycli
             fab._supervisor.recycle(1, "for a test")
 
         assert len({future.result(PATIENCE) for future in futures}) == 3
-        _until(lambda: fab._supervisor.recycled == 3)
+        until(lambda: fab._supervisor.recycled == 3)
         assert agent.ask(None, timeout=PATIENCE) not in {future.result() for future in futures}
 
 
@@ -159,7 +152,7 @@ def test_to_recycle_never_waits_even_when_the_lane_is_full(tmp_path):
         gate.touch()
         futures.append(keeper.submit("after"))
         assert [future.result(PATIENCE) for future in futures] == ["wait", "after"]
-        _until(lambda: fab._supervisor.recycled == 1)
+        until(lambda: fab._supervisor.recycled == 1)
         assert keeper.ask("new", timeout=PATIENCE) == "new"
 
 
@@ -181,7 +174,7 @@ def test_a_fabric_is_closed_while_its_workers_are_recycled(start_method, drain):
         for slot in (1, 2):
             fab._supervisor.recycle(slot, "for a test")
         if turn % 2:
-            _until(lambda pids=pids, fab=fab: [w.pid for w in fab.statistics().workers] != pids)
+            until(lambda pids=pids, fab=fab: [w.pid for w in fab.statistics().workers] != pids)
         agents.tell_all("hello")
         fab.close(drain=drain)
 

@@ -1,7 +1,6 @@
 """The runs of maps, over a pool without processes: what its workers would do is done when somebody waits."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -17,6 +16,7 @@ from fabric.runs import Run, Work
 from fabric.sources import Iterated, Listed
 from fabric.task_future import TaskFuture, TaskOptions, Waiter
 from fabric.task_runner import Outcomes
+from tests.waiting import until
 
 DEADLINE = 10.0
 
@@ -88,13 +88,6 @@ def mapped(pool: Any, items: Any, buffer: int | None) -> Iterator[Any]:
 
 def run_of(pool: Any, source: Any, chunksize: int = 1) -> Run:
     return Run(pool, Work(str, False, TaskOptions()), source, FixedSize(chunksize))
-
-
-def wait_for(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not reached():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.002)
 
 
 def in_thread(job: Callable[[], object]) -> bool:
@@ -171,7 +164,7 @@ def test_a_map_may_be_given_up_by_a_thread_that_holds_its_locks(buffer: int | No
             results.close()  # type: ignore[attr-defined]
 
     assert in_thread(collect)
-    wait_for(lambda: not pool.runs)
+    until(lambda: not pool.runs)
     assert not pool.tasks
 
 

@@ -4,12 +4,12 @@ import itertools
 import os
 import signal
 import threading
-import time
 
 import pytest
 
 from fabric import Agent, AgentError, Fabric, PoisonMessageError, WorkerLostError
 from tests.stream_agents import AsyncWatched, Collector, KeptCollector, KeptYielder, Reader, Yielder
+from tests.waiting import until
 
 PATIENCE = 30
 
@@ -18,13 +18,6 @@ def _kill(fab, slot=1):
     worker = next(worker for worker in fab.statistics().workers if worker.slot == slot)
     os.kill(worker.pid, signal.SIGKILL)
     return worker.pid
-
-
-def _until(reached):
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -111,7 +104,7 @@ def test_a_stream_that_was_cancelled_stays_so_when_its_question_comes_again(fab)
             assert next(second) == 0
         assert ref.ask("closed", PATIENCE) == 1
         _kill(fab)
-        _until(lambda: ref.ask("closed", PATIENCE) == 1)  # the successor begins it again, and closes it
+        until(lambda: ref.ask("closed", PATIENCE) == 1)  # the successor begins it again, and closes it
         assert list(first) == list(range(1, 10))
     fab.drain(timeout=PATIENCE)
 
@@ -125,7 +118,7 @@ def test_a_stream_between_workers_outlives_the_one_that_makes_it(fab, placement)
         request["die_once_at"] = 1_500
     future = reader.submit((ref, request, "all"))
     if not placement:
-        _until(lambda: ref.ask("made", PATIENCE) > 100)
+        until(lambda: ref.ask("made", PATIENCE) > 100)
         _kill(fab, 1)
     assert future.result(PATIENCE) == list(range(3_000))
     fab.drain(timeout=PATIENCE)
@@ -136,7 +129,7 @@ def test_a_stream_whose_reader_died_with_its_worker_is_closed(fab):
     assert reader.ask((ref, {"count": 100}, "keep"), PATIENCE) == 0
     assert ref.ask("closed", PATIENCE) == 0
     _kill(fab, 2)
-    _until(lambda: ref.ask("closed", PATIENCE) == 1)
+    until(lambda: ref.ask("closed", PATIENCE) == 1)
     reader.ask((ref, None, "drop"), PATIENCE)  # the successor may have read another, if the first was not committed
     fab.drain(timeout=PATIENCE)
 
@@ -161,7 +154,7 @@ def test_ctrl_c_closes_the_generator_that_the_reader_waits_for(fab):
         next(stream)
     timer.join()
     assert list(stream) == []
-    _until(lambda: ref.ask("closed", PATIENCE))
+    until(lambda: ref.ask("closed", PATIENCE))
 
 
 class Gate(Agent):

@@ -19,7 +19,8 @@ import pytest
 from fabric import Monitor, attaching
 from fabric.top_view import View
 from fabric.wording import rate, share, size, span, sparkline
-from tests.watching import PATIENCE, ROOT, until, watched
+from tests.waiting import until
+from tests.watching import PATIENCE, ROOT, watched
 
 TOP = [sys.executable, "-m", "fabric", "top"]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

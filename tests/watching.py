@@ -3,8 +3,7 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,12 +55,3 @@ def watched(gate: object = "/nowhere", **options: Any) -> Iterator[Watched]:
         finally:
             process.kill()
             process.wait()
-
-
-def until(reached: Callable[[], Any]) -> Any:
-    """Wait until something is so, and return what it is."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := reached()):
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.005)
-    return found
