@@ -206,7 +206,7 @@ class Codec:
         body.inline, body.whole = head + body.inline, False  # nobody has lent it yet
         return CHUNK | lent, body
 
-    def _load_chunk(self, data: Any, parts: Sequence[memoryview] = ()) -> StreamChunk:
+    def _load_chunk(self, data: Any, parts: Sequence[Any] = ()) -> StreamChunk:
         index, total, so_far, stream, last, aborted, encoding, whole = _CHUNK_HEAD.unpack_from(data)
         if encoding in (CHUNK, ORDER):
             raise EncodingError("a chunk arrived whose data is none")
@@ -249,11 +249,14 @@ class Codec:
                 pass
         return [self.decode_or_mark(encoding, part) for part in parts]
 
-    def decode_lent(self, encoding: int, body: bytes, take: Callable[[list[Entry]], list[memoryview]]) -> Any:
-        """Decode a body with parts in an arena, which `take` gives; an Undecodable where that fails."""
+    def decode_lent(self, encoding: int, body: bytes, take: Callable[[list[Entry], bool], list[Any]]) -> Any:
+        """Decode a body with parts in an arena; an Undecodable where that fails.
+
+        `take(entries, copied)` gives them: as views, or each as bytes of its own, which is what raw bytes become.
+        """
         try:
             entries, whole, rest = unpack(body)
-            parts = take(entries)
+            parts = take(entries, _is_raw(encoding, rest))
             if whole:
                 rest = parts.pop(0)
             if encoding == CHUNK:
@@ -266,10 +269,10 @@ class Codec:
             refused.__cause__ = error.with_traceback(None)
             return Undecodable(refused)
 
-    def _assembled(self, encoding: int, rest: memoryview, parts: list[memoryview]) -> Any:
+    def _assembled(self, encoding: int, rest: Any, parts: list[Any]) -> Any:
         """Make a body of what lay in the lane, or in the first part, and of the other parts."""
         if encoding == RAW:
-            return rest.tobytes()
+            return rest if type(rest) is bytes else rest.tobytes()
         if encoding == ORDER:
             return decode_order(rest.tobytes())
         if encoding == NDARRAY and parts:
@@ -287,6 +290,13 @@ class Codec:
 
 
 CHUNK_OVERHEAD = _CHUNK_HEAD.size  # bytes that a chunk takes beside its data
+
+
+def _is_raw(encoding: int, rest: memoryview) -> bool:
+    """Is a body raw bytes, or a chunk of them? `rest` is what of it lies in the lane."""
+    if encoding != CHUNK or len(rest) < CHUNK_OVERHEAD:
+        return encoding == RAW
+    return bool(_CHUNK_HEAD.unpack_from(rest)[6] == RAW)
 
 
 def stream_hint(reply: Any) -> str:

@@ -30,18 +30,18 @@ class InlineArena(Arena):
         memory = mmap.mmap(-1, size, flags=flags)
         super().__init__(cast(Any, _Owner(memory)), cast(Any, _Lending(memory, size)), patience, lambda: 2**62)
 
-    def take(self, entries: Sequence[Entry]) -> list[memoryview]:
-        """Return the receiver's own copy of each part that a record named, and end its loan.
+    def take(self, entries: Sequence[Entry], copied: bool = False) -> list[Any]:
+        """Return the receiver's own copy of each part that a record named, and end its loan. `copied`: as bytes.
 
         Raises:
             EncodingError: there is no such loan.
         """
-        parts = []
+        parts: list[Any] = []
         for entry in entries:
-            part = memoryview(bytearray(self.read(entry.offset, entry.bytes)))
+            data = self.read(entry.offset, entry.bytes)
             if self.lending.unlend(entry.loan) != 0:
                 raise EncodingError(f"a message names {entry.bytes:,} bytes in the arena that were lent to nobody")
-            parts.append(part.toreadonly() if entry.flags & READ_ONLY else part)
+            parts.append(data if copied else memoryview(data if entry.flags & READ_ONLY else bytearray(data)))
         return parts
 
 

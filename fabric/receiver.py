@@ -18,6 +18,7 @@ from fabric.columns import BATCH_MAX, Columns
 from fabric.errors import EncodingError
 from fabric.heap import keep_heap
 from fabric.messages import (
+    CHUNK,
     COORDINATOR,
     CURSOR_LANE_SHIFT,
     CURSOR_UNCLEAR,
@@ -47,6 +48,7 @@ _CUTTERS_KEPT = 64
 _BODIES = frozenset({MESSAGE, STREAM, REPLY})
 _LARGEST_COPY = 2 << 20  # bytes: of larger ones fresh pages are the lesser part
 _LARGE_RUN = 256 << 10  # bytes: from there on copies are worth a heap that is kept
+_COPIED = frozenset({RAW | LENT, CHUNK | LENT})
 _LOOKED_AT = frozenset({Undecodable, Chunk})  # bodies that cannot be handed to an agent as they are
 
 
@@ -237,7 +239,7 @@ class Receiver:
         Not for arrays and pickles in an arena, of which views are made: arrays of the program's own, of some MB, would
         lie in that heap too, where they have no huge pages (8 MB there and back: 2.6 ms, and 1.6 without).
         """
-        if received.bytes >= _LARGE_RUN or received.encoding == RAW | LENT:
+        if received.bytes >= _LARGE_RUN or received.encoding in _COPIED:
             self._heap_kept = True
             keep_heap(_LARGEST_COPY)
 
@@ -300,7 +302,9 @@ class Receiver:
         if self._views is None or foreign or lane >= self._peer.processes:
             return Undecodable(EncodingError("a message lies in an arena, and nobody may lend it to us"))
         views = self._views
-        return self._codec.decode_lent(encoding & ~LENT, part, lambda entries: views.take(lane, entries, end))
+        return self._codec.decode_lent(
+            encoding & ~LENT, part, lambda entries, copied: views.take(lane, entries, end, copied)
+        )
 
     def _decoded_carefully(self, received: Received, parts: list[bytes]) -> Iterator[Any]:
         """Decode one body after the other, and say which; None for those to be skipped, which others see to."""

@@ -16,6 +16,7 @@ import itertools
 import mmap
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fabric.errors import EncodingError
 from fabric.lending import Receipts
@@ -48,13 +49,15 @@ class Views:
         # (owner, loan, end, serial): views gone, records not committed
         self.unsettled: list[tuple[int, int, int, int]] = []
 
-    def take(self, owner: int, entries: Sequence[Entry], end: int) -> list[memoryview]:
+    def take(self, owner: int, entries: Sequence[Entry], end: int, copied: bool = False) -> list[Any]:
         """Return a view of each part that a record named, whose lane ends at counter `end` behind it.
+
+        `copied`: each part as bytes of its own, and nobody looks at the arena.
 
         Raises:
             EncodingError: the owner has lent no such thing to us. Nothing of it was read.
         """
-        taken = []
+        taken: list[Any] = []
         for entry in entries:
             if not self._receipts.hold(owner, entry.loan, entry.offset, entry.bytes, end):
                 raise EncodingError(
@@ -63,8 +66,11 @@ class Views:
                 )
             # After an interrupt while decoding the record comes again: then only the later views give it back.
             serial = self._latest[owner, entry.loan] = next(self._serials)
-            view = self._look(owner, entry, end, serial)
-            taken.append(view.toreadonly() if entry.flags & READ_ONLY else view)
+            if copied:
+                taken.append(self._copy(owner, entry, end, serial, bytes))
+            else:
+                view = self._look(owner, entry, end, serial)
+                taken.append(view.toreadonly() if entry.flags & READ_ONLY else view)
         return taken
 
     def _look(self, owner: int, entry: Entry, end: int, serial: int) -> memoryview:
@@ -84,9 +90,15 @@ class Views:
             )
             if apart is not None:
                 return memoryview(apart)
-        copy = bytearray(memoryview(self._segment.whole)[at : at + entry.bytes])  # as sent: not from our own pages
-        self._give_back(owner, entry.loan, end, serial)
-        return memoryview(copy)
+        return memoryview(self._copy(owner, entry, end, serial, bytearray))
+
+    def _copy(self, owner: int, entry: Entry, end: int, serial: int, kind: type[bytes] | type[bytearray]) -> Any:
+        """Return a copy of what we hold, as it was sent: not of our own pages."""
+        at = self._starts[owner] + entry.offset
+        try:
+            return kind(memoryview(self._segment.whole)[at : at + entry.bytes])
+        finally:  # also where there is no memory for it
+            self._give_back(owner, entry.loan, end, serial)
 
     def settle(self) -> None:
         """Give back what could not be given back before its record was committed."""

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from fabric import EncodingError
+from fabric import EncodingError, StreamChunk
 from fabric.messages import LENT, MESSAGE, RAW
 from fabric.parcel import Entry, Parcel, unpack
 from fabric.remote_errors import Undecodable
@@ -113,6 +113,34 @@ def test_a_small_one_is_the_receivers_own_and_goes_back_with_its_record(three, m
     receiver.commit(received)
     assert sender.lent == (0, 1), "though the arrays are still looked at"
     assert (first == 2).all()
+
+
+@pytest.mark.parametrize("kind", [bytes, StreamChunk])
+def test_raw_bytes_are_copied_once_whoever_else_looks_at_the_block(three, kind):
+    sender, receiver, _ = three
+    data = bytes(_array(7))
+    body = data if kind is bytes else StreamChunk(data, 0, True, None, SIZE, 1)
+    sender.send(1, body, body)
+    received = receiver.receive()
+    assert sender.lent == (2, 2), "not before their records are committed"
+    receiver.commit(received)
+    assert sender.lent == (0, 0)
+    assert received.bodies == [body, body]
+    assert {type(one if kind is bytes else one.data) for one in received.bodies} == {bytes}
+
+
+def test_what_no_memory_is_left_to_copy_goes_back_all_the_same(three, monkeypatch):
+    sender, receiver, _ = three
+    monkeypatch.setattr("fabric.views.memoryview", refuses, raising=False)
+    sender.send(1, bytes(_array(7)))
+    body = receiver.take()
+    assert type(body) is Undecodable
+    assert "MemoryError" in str(body.error)
+    assert sender.lent == (0, 0)
+
+
+def refuses(*_):
+    raise MemoryError
 
 
 def test_read_only_arrays_arrive_so_and_share_their_pages(three):
