@@ -339,6 +339,7 @@ class Supervisor:
     def _succeed(self, slot: int) -> None:
         if slot in self._going:  # sent away while nobody was there, to hear that and to leave
             self._worker_died(Death(slot, 0, None, "it was sent away before it was started again"))
+            return  # whoever waited for that may have started another worker there by now: a second would be nobody's
         if slot not in self.slots or self._spawner is None:
             if slot in self._going:  # sent away before it had come
                 self._worker_died(Death(slot, 0, None, "it was sent away"))
