@@ -236,8 +236,8 @@ class Receiver:
     def _keep_heap(self, received: Received) -> None:
         """Keep the heap that copies come and go in, once large ones do. What a spawn takes is better given back.
 
-        Not for arrays and pickles in an arena, of which views are made: arrays of the program's own, of some MB, would
-        lie in that heap too, where they have no huge pages (8 MB there and back: 2.6 ms, and 1.6 without).
+        Not for arrays and pickles in an arena, of which large ones are viewed: arrays of the program's own, of some MB,
+        would lie in that heap too, where they have no huge pages (8 MB there and back: 2.6 ms, and 1.6 without).
         """
         if received.bytes >= _LARGE_RUN or received.encoding in _COPIED:
             self._heap_kept = True
